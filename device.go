@@ -1,0 +1,25 @@
+package cmg
+
+import "time"
+
+// Approval is whether a device may have secrets.
+type Approval string
+
+const (
+	Pending  Approval = "pending"
+	Approved Approval = "approved"
+	Blocked  Approval = "blocked"
+)
+
+// A Device is a registered client.
+type Device struct {
+	ID          DeviceID  `json:"id"`
+	Name        string    `json:"name"`        // NetBIOS name
+	FQDN        string    `json:"fqdn"`        // may be empty
+	Agent       string    `json:"agent"`       // agent version, as registered
+	Certificate []byte    `json:"certificate"` // signing certificate, DER: its key signs messages
+	Approval    Approval  `json:"approval"`
+	Proof       Proof     `json:"proof"` // how the device was proven when it registered
+	Registered  time.Time `json:"registered"`
+	LastSeen    time.Time `json:"last_seen"`
+}

@@ -1,0 +1,126 @@
+package cmg
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The prefixes under which a role behind a gateway is reached, followed by
+// the role's id.
+const (
+	PrefixMutualAuth = "/CCM_Proxy_MutualAuth/" // callers with a client certificate
+	PrefixServerAuth = "/CCM_Proxy_ServerAuth/" // callers with a token
+)
+
+// ManifestPath is where a gateway answers with the signed locations of a
+// package's files.
+const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
+
+// A Route is what a gateway may pass inward: everything else is refused at
+// the edge.
+type Route struct {
+	Prefix     string   `json:"prefix"`               // path prefix, whole segments, compared without case
+	Methods    []string `json:"methods"`              // at least one
+	Proofs     []Proof  `json:"proofs"`               // any of these lets a caller in; at least one
+	MaxBody    int64    `json:"max_body"`             // bytes of request body; more is 413
+	Idempotent bool     `json:"idempotent,omitempty"` // every method here may be sent twice
+	Name       string   `json:"name"`                 // for logs and reports, such as "SMS_MP"
+}
+
+// Check says what is wrong with r.
+func (r Route) Check() error {
+	bad := func(why string) error { return fmt.Errorf("route %q: %s: %w", r.Prefix, why, ErrInvalid) }
+	switch {
+	case !strings.HasPrefix(r.Prefix, "/") || r.Prefix == "/":
+		return bad("the prefix has to begin with / and name at least one segment")
+	case strings.HasSuffix(r.Prefix, "/") || strings.ContainsAny(r.Prefix, "?#%\\ ") || strings.Contains(r.Prefix, "//") || strings.Contains(r.Prefix+"/", "/../") || strings.Contains(r.Prefix+"/", "/./"):
+		return bad("the prefix has to be plain segments without a closing slash")
+	case strings.EqualFold(r.Prefix, ManifestPath):
+		return bad("the gateway answers this path itself")
+	case len(r.Methods) == 0:
+		return bad("no method is allowed")
+	case len(r.Proofs) == 0 || slices.Contains(r.Proofs, ProofNone):
+		return bad("it asks for no proof of the caller")
+	case r.MaxBody < 0:
+		return bad("max_body is negative")
+	}
+	return nil
+}
+
+// A Publication is all a gateway has to know. The site signs it, a connection
+// point carries it, a gateway keeps the last good one across a restart.
+type Publication struct {
+	Version uint64            `json:"version"` // grows with every change; a gateway never goes back
+	Site    string            `json:"site"`    // site code
+	Issued  time.Time         `json:"issued"`
+	Routes  []Route           `json:"routes"`
+	Anchors []string          `json:"anchors"` // client trust anchors and intermediates, PEM, one each
+	Keys    []json.RawMessage `json:"keys"`    // public keys of site tokens, JWK (RFC 7517)
+}
+
+// Check says what is wrong with p.
+func (p Publication) Check() error {
+	if p.Version == 0 || p.Site == "" {
+		return fmt.Errorf("publication: version and site have to be set: %w", ErrInvalid)
+	}
+	seen := map[string]bool{}
+	for _, r := range p.Routes {
+		if err := r.Check(); err != nil {
+			return err
+		}
+		if k := strings.ToLower(r.Prefix); seen[k] {
+			return fmt.Errorf("route %q stands twice: %w", r.Prefix, ErrInvalid)
+		} else {
+			seen[k] = true
+		}
+	}
+	return nil
+}
+
+// A Mapping tells a connection point where a published prefix leads.
+type Mapping struct {
+	Prefix string `json:"prefix"` // external path prefix, whole segments
+	Target string `json:"target"` // http(s)://host[:port][/base]; base takes the prefix's place
+}
+
+// Check says what is wrong with m.
+func (m Mapping) Check() error {
+	u, err := url.Parse(m.Target)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("mapping %q: target %.200q is not http(s)://host[:port][/base]: %w", m.Prefix, m.Target, ErrInvalid)
+	}
+	if !strings.HasPrefix(m.Prefix, "/") || len(m.Prefix) < 2 || strings.HasSuffix(m.Prefix, "/") {
+		return fmt.Errorf("mapping %q: the prefix has to begin with /, name a segment and end without a slash: %w", m.Prefix, ErrInvalid)
+	}
+	return nil
+}
+
+// A Map is what a connection point fetches from its site: what to publish to
+// every gateway and where each prefix leads.
+type Map struct {
+	Publication string    `json:"publication"` // the signed Publication, JWS compact form
+	Mappings    []Mapping `json:"mappings"`
+}
+
+// ManagementPointRoutes gives the routes under which a management point is
+// published: each endpoint once for certificates and once for tokens.
+func ManagementPointRoutes(id RoleID) []Route {
+	var rs []Route
+	for _, e := range []Route{
+		{Prefix: "/SMS_MP", Methods: []string{"GET", "HEAD"}, Name: "SMS_MP"},
+		{Prefix: "/ccm_system", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system"},
+		{Prefix: "/ccm_system_tokenauth", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system_tokenauth"},
+		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS"},
+	} {
+		path := e.Prefix
+		e.Prefix, e.Proofs = PrefixMutualAuth+id.String()+path, []Proof{ProofCertificate}
+		rs = append(rs, e)
+		e.Prefix, e.Proofs = PrefixServerAuth+id.String()+path, []Proof{ProofToken}
+		rs = append(rs, e)
+	}
+	return rs
+}
