@@ -1,0 +1,47 @@
+package h1
+
+// Begin makes r the head of a request that was not read from HTTP/1.1 text,
+// such as one of HTTP/2, under the same rules. The body's length is length.
+func (r *Request) Begin(method, host, target string, length int64) error {
+	r.Reset()
+	r.Method = []byte(method)
+	if len(method) == 0 || len(method) > maxMethod || !all(r.Method, isToken) {
+		return bad("the method is not a token of at most %d characters", maxMethod)
+	}
+	if len(target) > MaxTarget {
+		return &Error{Status: 414, Why: "the target is longer than 16 KiB"}
+	}
+	if target == "" {
+		return bad("there is no target")
+	}
+	if err := r.target([]byte(target)); err != nil {
+		return err
+	}
+	if r.Host != nil {
+		return bad("the target is not a path")
+	}
+	r.Host = []byte(host)
+	if host == "" || !goodHost(r.Host) {
+		return bad("Host is not a host name with an optional port")
+	}
+	r.Length = length
+	return nil
+}
+
+// AddPeer appends a field that a peer sent, unless it frames the message,
+// goes with one hop only, or is one a client may not set.
+func (r *Request) AddPeer(name, value string) error {
+	n, v := []byte(name), []byte(value)
+	if len(n) == 0 || len(n) > maxName || !all(n, isToken) || !all(v, isValue) {
+		return bad("a field has a character that may not stand there")
+	}
+	if len(r.Fields) == MaxFields {
+		return &Error{Status: 431, Why: "more than 128 fields"}
+	}
+	id, exact := lookup(n)
+	if hop(id) || reserved(n) || forwarded(n, id) {
+		return nil
+	}
+	r.Fields = append(r.Fields, Field{Name: n, Value: v, ID: id, exact: exact})
+	return nil
+}
