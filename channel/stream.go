@@ -1,0 +1,349 @@
+package channel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// How much body a peer may send ahead of its reader, in bytes. Every stream
+// begins with baseWindow; one that uses its window up within about a round
+// trip is lent more, doubling up to maxWindow, as long as the session's pool
+// lasts. So a long link is filled, and many slow readers cannot hold more
+// than poolSize beyond their base.
+const (
+	baseWindow = 64 << 10
+	maxWindow  = 16 << 20
+	poolSize   = 64 << 20
+)
+
+// A Stream is one request and its response. One goroutine may read from it
+// and one may write to it at the same time.
+type Stream struct {
+	s  *Session
+	id uint32
+
+	mu      sync.Mutex
+	queue   []chunk // body received and not yet taken
+	head    chunk   // head received, with the first piece of body behind it
+	headLen int
+	hasHead bool
+	recvEnd bool
+	sentEnd bool
+	started bool
+	err     error
+	credit  int64  // bytes of body that may be sent
+	granted int64  // bytes of body that may still arrive
+	notify  func() // called when something arrives or the stream ends
+
+	wake chan struct{} // something arrived for the reader
+	room chan struct{} // credit arrived for the writer
+
+	// Reader only.
+	current chunk
+	window  int64
+	owed    int64 // taken since credit was last given
+	last    time.Time
+}
+
+func newStream(s *Session, id uint32) *Stream {
+	return &Stream{s: s, id: id, credit: int64(s.peer.credit), granted: baseWindow, window: baseWindow,
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+}
+
+// Session is the session the stream belongs to.
+func (st *Stream) Session() *Session { return st.s }
+
+// Ready is signalled when something arrived that Head or Next would return
+// at once. It may be signalled once too often.
+func (st *Stream) Ready() <-chan struct{} { return st.wake }
+
+// Notify has f called, by the session's reader, whenever something arrives
+// and when the stream ends; at once if something has arrived already. f must
+// return at once. nil ends it.
+func (st *Stream) Notify(f func()) {
+	st.mu.Lock()
+	st.notify = f
+	now := f != nil && (st.err != nil || st.hasHead || len(st.queue) > 0 || st.recvEnd)
+	st.mu.Unlock()
+	if now {
+		f()
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (st *Stream) arrived(notify func()) {
+	signal(st.wake)
+	if notify != nil {
+		notify()
+	}
+}
+
+// takeMessage takes a head with a first piece of body, or a piece of body.
+// The session's reader calls it; an error ends the session.
+func (st *Stream) takeMessage(h header, c chunk) error {
+	st.mu.Lock()
+	if st.err != nil || st.recvEnd {
+		st.mu.Unlock()
+		c.free()
+		return nil
+	}
+	body := len(c.b)
+	if h.kind == frameData {
+		if !st.hasHead {
+			st.mu.Unlock()
+			c.free()
+			return fmt.Errorf("%w: a body before its head", errProtocol)
+		}
+		if body > 0 {
+			st.queue = append(st.queue, c)
+		}
+	} else {
+		n, k := binary.Uvarint(c.b)
+		if st.hasHead || k <= 0 || n > uint64(len(c.b)-k) {
+			st.mu.Unlock()
+			c.free()
+			return fmt.Errorf("%w: a second head, or one that is cut short", errProtocol)
+		}
+		c.b = c.b[k:]
+		st.head, st.headLen, st.hasHead = c, int(n), true
+		body = len(c.b) - int(n)
+	}
+	if st.granted -= int64(body); st.granted < 0 {
+		st.mu.Unlock()
+		return fmt.Errorf("%w: more body than credit", errProtocol)
+	}
+	ended := false
+	if h.flags&flagEnd != 0 {
+		st.recvEnd = true
+		ended = st.sentEnd
+	}
+	notify := st.notify
+	st.mu.Unlock()
+	if ended {
+		st.s.drop(st.id)
+	}
+	st.arrived(notify)
+	return nil
+}
+
+func (st *Stream) takeReset(p []byte) {
+	e := &StreamError{Code: CodeProtocol}
+	if len(p) >= 2 {
+		e.Code, e.Text = Code(binary.BigEndian.Uint16(p)), cut(string(p[2:]))
+	}
+	e.Untouched = e.Code == CodeRefused || e.Code == CodeUnreachable
+	if e.Code == CodeStopped {
+		st.stopSending(e)
+		return
+	}
+	st.s.drop(st.id)
+	st.fail(e)
+}
+
+// errStopped ends writes to a stream whose other end has answered and wants
+// no more; its answer can still be read.
+var errStopped = errors.New("stream: the other end wants no more of the body")
+
+// stopSending ends this end's writes and leaves its reads.
+func (st *Stream) stopSending(*StreamError) {
+	st.mu.Lock()
+	st.sentEnd = true
+	ended := st.recvEnd
+	st.mu.Unlock()
+	signal(st.room)
+	if ended {
+		st.s.drop(st.id)
+	}
+}
+
+// fail ends the stream at both directions.
+func (st *Stream) fail(e *StreamError) {
+	st.mu.Lock()
+	if st.err != nil || st.recvEnd && st.sentEnd {
+		st.mu.Unlock()
+		return
+	}
+	e.Started = e.Started || st.started
+	st.err = e
+	notify := st.notify
+	st.mu.Unlock()
+	signal(st.room)
+	st.arrived(notify)
+}
+
+func (st *Stream) markStarted() {
+	st.mu.Lock()
+	st.started = true
+	st.mu.Unlock()
+}
+
+func (st *Stream) addCredit(n uint32) {
+	st.mu.Lock()
+	if st.credit += int64(n); st.credit > 2*maxWindow {
+		st.credit = 2 * maxWindow
+	}
+	st.mu.Unlock()
+	signal(st.room)
+}
+
+// Head gives the head once it has arrived, and blocks until then. It is
+// valid until the first call of Next or Close.
+func (st *Stream) Head() ([]byte, error) {
+	for {
+		st.mu.Lock()
+		h, n, ok, err := st.head.b, st.headLen, st.hasHead, st.err
+		st.mu.Unlock()
+		if ok {
+			return h[:n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		<-st.wake
+	}
+}
+
+// HasHead says that Head returns at once.
+func (st *Stream) HasHead() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.hasHead || st.err != nil
+}
+
+// First gives the piece of body that came with the head, and whether it is
+// the whole of it. Call it after Head, before Next, at most once.
+func (st *Stream) First() (p []byte, end bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	p = st.head.b[st.headLen:]
+	st.current, st.head.b, st.headLen = st.head, nil, 0
+	st.head.pooled = nil
+	st.owed += int64(len(p))
+	return p, st.recvEnd && len(st.queue) == 0
+}
+
+// Next gives the next piece of body and blocks until there is one; it is
+// valid until the next call. io.EOF is the end of the message.
+func (st *Stream) Next() ([]byte, error) {
+	st.current.free()
+	st.current = chunk{}
+	st.repay()
+	for {
+		st.mu.Lock()
+		if len(st.queue) > 0 {
+			c := st.queue[0]
+			st.queue[0] = chunk{}
+			if st.queue = st.queue[1:]; len(st.queue) == 0 {
+				st.queue = nil
+			}
+			st.mu.Unlock()
+			st.current = c
+			st.owed += int64(len(c.b))
+			return c.b, nil
+		}
+		end, err := st.recvEnd, st.err
+		st.mu.Unlock()
+		if end {
+			return nil, io.EOF
+		}
+		if err != nil {
+			return nil, err
+		}
+		<-st.wake
+	}
+}
+
+// Ended says that the whole message has arrived and was taken.
+func (st *Stream) Ended() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.recvEnd && len(st.queue) == 0
+}
+
+// repay gives credit for what was taken, once it is a quarter of the window,
+// and lends more to a stream that used a window up within two round trips.
+func (st *Stream) repay() {
+	if st.owed < st.window/4 {
+		return
+	}
+	st.mu.Lock()
+	done := st.recvEnd || st.err != nil
+	st.mu.Unlock()
+	if done {
+		return
+	}
+	now, more := time.Now(), int64(0)
+	if st.window < maxWindow && now.Sub(st.last) < 2*st.s.RTT()+2*time.Millisecond {
+		more = st.s.lend(st.window)
+		st.window += more
+	}
+	st.last = now
+	n := st.owed + more
+	st.owed = 0
+	st.mu.Lock()
+	st.granted += n
+	st.mu.Unlock()
+	st.s.w.control(frameCredit, 0, st.id, binary.BigEndian.AppendUint32(nil, uint32(n)))
+}
+
+// lend takes n bytes of window from the pool, or nothing.
+func (s *Session) lend(n int64) int64 {
+	if s.pool.Add(-n) < 0 {
+		s.pool.Add(n)
+		return 0
+	}
+	return n
+}
+
+// Abort ends the stream at both directions with a code for the other end,
+// unless it has ended already. Whoever reads or writes is woken; buffers
+// stay until Close.
+func (st *Stream) Abort(code Code, text string) {
+	st.mu.Lock()
+	over := st.err != nil || st.recvEnd && st.sentEnd
+	if !over {
+		st.err = &StreamError{Code: code, Text: text}
+	}
+	st.mu.Unlock()
+	if over {
+		return
+	}
+	signal(st.room)
+	signal(st.wake)
+	st.s.drop(st.id)
+	st.s.w.control(frameReset, 0, st.id, binary.BigEndian.AppendUint16(nil, uint16(code)), []byte(cut(text)))
+}
+
+// Close ends the use of the stream and gives its buffers back: heads and
+// pieces of body are gone, and nobody may be reading any more. If its message
+// is not complete the other end is told that nobody waits for it.
+func (st *Stream) Close() { st.Reset(CodeCancelled, "") }
+
+// Reset is Abort and Close.
+func (st *Stream) Reset(code Code, text string) {
+	st.Abort(code, text)
+	st.mu.Lock()
+	queue, head := st.queue, st.head
+	st.queue, st.notify, st.head = nil, nil, chunk{}
+	st.mu.Unlock()
+	head.free()
+	st.current.free()
+	st.current = chunk{}
+	for _, c := range queue {
+		c.free()
+	}
+	if lent := st.window - baseWindow; lent > 0 {
+		st.s.pool.Add(lent)
+		st.window = baseWindow
+	}
+}
