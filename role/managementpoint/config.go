@@ -1,0 +1,73 @@
+package managementpoint
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/site"
+	"github.com/opencmg/cmg/web"
+)
+
+// Config says what a management point needs. Fields with a JSON name come
+// from the config file; main sets the rest.
+type Config struct {
+	Name      string             `json:"name"`       // host name as clients see it; empty: the first DNS name of the identity's certificate
+	Listen    string             `json:"listen"`     // host:port for HTTPS; empty: :443
+	Identity  auth.IdentityFiles `json:"identity"`   // role management-point
+	Signing   auth.IdentityFiles `json:"signing"`    // role site: signs publications
+	TokenKeys string             `json:"token_keys"` // keyring file of the site's tokens
+	Status    string             `json:"status"`     // host:port for /livez, /readyz and /status over HTTP; empty: none
+
+	Approval         string        `json:"approval"`           // manual or automatic; empty: manual
+	ContentTokenLife time.Duration `json:"content_token_life"` // 0: 24h
+	SessionTokenLife time.Duration `json:"session_token_life"` // 0: 8h
+	DeviceTokenLife  time.Duration `json:"device_token_life"`  // 0: 2160h
+
+	Site *site.Site       `json:"-"` // the site's database; the caller closes it after Run
+	Log  *slog.Logger     `json:"-"` // nil is silent
+	Now  func() time.Time `json:"-"` // nil: time.Now
+}
+
+// maxLife is what a gateway accepts of any token.
+const maxLife = 100 * 24 * time.Hour
+
+// complete checks c and fills in what is left out.
+func (c *Config) complete() error {
+	if c.Site == nil {
+		return fmt.Errorf("no site database: %w", cmg.ErrInvalid)
+	}
+	switch c.Approval {
+	case "":
+		c.Approval = "manual"
+	case "manual", "automatic":
+	default:
+		return fmt.Errorf("approval %.40q is neither manual nor automatic: %w", c.Approval, cmg.ErrInvalid)
+	}
+	for _, l := range []struct {
+		name  string
+		life  *time.Duration
+		usual time.Duration
+	}{
+		{"content_token_life", &c.ContentTokenLife, 24 * time.Hour},
+		{"session_token_life", &c.SessionTokenLife, 8 * time.Hour},
+		{"device_token_life", &c.DeviceTokenLife, 90 * 24 * time.Hour},
+	} {
+		if *l.life == 0 {
+			*l.life = l.usual
+		}
+		if *l.life < time.Second || *l.life > maxLife {
+			return fmt.Errorf("%s %s is not between a second and 100 days: %w", l.name, *l.life, cmg.ErrInvalid)
+		}
+	}
+	if c.Listen == "" {
+		c.Listen = ":443"
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.Log = web.Log(c.Log)
+	return nil
+}

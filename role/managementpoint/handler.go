@@ -1,0 +1,77 @@
+package managementpoint
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/ccm"
+	"github.com/opencmg/cmg/web"
+)
+
+// Handler serves every endpoint of the management point. Paths are compared
+// without case, as the field's servers do (PROTOCOL 0).
+func (p *Point) Handler() http.Handler {
+	return web.Handler(p.cfg.Log, func(w http.ResponseWriter, r *http.Request) error {
+		err := p.serve(w, r)
+		if err != nil {
+			p.count.refused(err)
+		}
+		return err
+	})
+}
+
+// An endpoint answers one path.
+type endpoint struct {
+	name    string
+	methods []string
+	serve   func(*Point, http.ResponseWriter, *http.Request) error
+}
+
+var endpoints = map[string]endpoint{
+	"/sms_mp/.sms_aut":              {"sms_aut", []string{http.MethodGet, http.MethodHead}, (*Point).lists},
+	"/sms_mp/.sms_pol":              {"sms_pol", []string{http.MethodGet, http.MethodHead}, (*Point).policyBody},
+	"/ccm_system/request":           {"ccm_system", []string{ccm.Method}, (*Point).message},
+	"/ccm_system_tokenauth/request": {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
+	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
+	"/cmg/v1/map":                   {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
+}
+
+func (p *Point) serve(w http.ResponseWriter, r *http.Request) error {
+	e, ok := endpoints[strings.ToLower(r.URL.Path)]
+	if !ok {
+		p.count.request("unknown")
+		return cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", "the management point has no such path", nil)
+	}
+	p.count.request(e.name)
+	allowed := false
+	for _, m := range e.methods {
+		allowed = allowed || m == r.Method
+	}
+	if !allowed {
+		w.Header().Set("Allow", strings.Join(e.methods, ", "))
+		return cmg.Refuse(http.StatusMethodNotAllowed, "CMGMP_Method_Not_Allowed", "the path takes "+strings.Join(e.methods, ", "), nil)
+	}
+	r, err := p.withCaller(r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return e.serve(p, w, r)
+}
+
+// badRequest gives an error that was found in what was sent its code; one
+// that is not of that sort, or has a code, stays as it is.
+func badRequest(why string, err error) error {
+	var r *cmg.Refusal
+	switch {
+	case errors.As(err, &r):
+		return err
+	case errors.Is(err, cmg.ErrTooLarge):
+		return cmg.Refuse(http.StatusRequestEntityTooLarge, "CMGMP_Too_Large", why+": it is over a limit", err)
+	case errors.Is(err, cmg.ErrInvalid):
+		return cmg.Refuse(http.StatusBadRequest, "CMGMP_Bad_Request", why, err)
+	}
+	return err
+}

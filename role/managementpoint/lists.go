@@ -1,0 +1,58 @@
+package managementpoint
+
+import (
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/ccm"
+)
+
+const (
+	mpVersion = "9128" // the build of the field that our messages are like
+	mpHTTPS   = 63     // SSLState of a management point that speaks HTTPS
+)
+
+// lists answers /SMS_MP/.sms_aut?<verb> (PROTOCOL 2.2), verbs without case:
+//
+//	MPLIST, MPLIST1&<site>, MPLIST2&<site>   the management points of the site
+//	MPKEYINFORMATION                         site code and certificates
+//	MPCERT, MPCERTIFICATE                    <MPCertificate>, DER in hex (ours)
+//	SITESIGNCERT                             <SiteSigningCertificate>, DER in hex (ours)
+func (p *Point) lists(w http.ResponseWriter, r *http.Request) error {
+	if err := mayUse(r.Context(), useRead); err != nil {
+		return err
+	}
+	query, err := url.PathUnescape(r.URL.RawQuery)
+	if err != nil || len(query) > 256 {
+		return cmg.Refuse(http.StatusBadRequest, "CMGMP_Bad_Request", "the query cannot be read", err)
+	}
+	verb, argument, _ := strings.Cut(strings.ToUpper(query), "&")
+	site := p.id.Name().Site
+	var body string
+	switch verb {
+	case "MPLIST", "MPLIST1", "MPLIST2":
+		var list ccm.MPList
+		if argument == "" || argument == site {
+			list = ccm.MPList{{Name: p.cfg.Name, FQDN: p.cfg.Name, SiteCode: site, Version: mpVersion, SSLState: mpHTTPS}}
+		}
+		body = list.XML()
+	case "MPKEYINFORMATION":
+		body = ccm.MPKeyInformation{
+			SiteCode: site, Certificate: p.id.Certificate().Raw, Signing: p.signing.Certificate().Raw,
+		}.XML()
+	case "MPCERT", "MPCERTIFICATE":
+		body = inHex("MPCertificate", p.id.Certificate().Raw)
+	case "SITESIGNCERT":
+		body = inHex("SiteSigningCertificate", p.signing.Certificate().Raw)
+	default:
+		return cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", ".sms_aut has no such verb", nil)
+	}
+	return write(w, r, "text/xml; charset=utf-8", []byte(body))
+}
+
+func inHex(element string, der []byte) string {
+	return "<" + element + ">" + strings.ToUpper(hex.EncodeToString(der)) + "</" + element + ">"
+}

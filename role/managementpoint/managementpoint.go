@@ -1,0 +1,227 @@
+// Package managementpoint registers devices and hands out policy, tokens and
+// content locations to them.
+//
+// Who is asking: a request that a connection point passed on (its TLS
+// certificate says so) carries the header CMG-Caller, in which a gateway
+// signed what it had proven. The header is believed from nobody else: from
+// any other peer it is refused. A request without it comes straight from the
+// inside and has no caller. What a caller may do:
+//
+//   - a registration token registers a device and nothing else;
+//   - a device token is exchanged at /CCM_STS for session tokens, nothing else;
+//   - a session token does everything but that exchange;
+//   - a client certificate does everything;
+//   - no caller: the lists of .sms_aut, policies that are not secret, and
+//     messages that the registered key has signed.
+//
+// Where the proof names a device, a message's SourceID has to be that device.
+// Policy requests, discovery and state need the signature of the registered
+// key whatever the proof; a location request needs it unless the proof names
+// the device. A signature that is there and wrong is always refused.
+//
+// Approval at registration: a certificate approves; a registration token
+// approves, because an administrator handed it out; any other token approves
+// where Config.Approval is automatic. An approval never falls by registering
+// again, and the same signing certificate keeps its id. Approved devices only
+// get content tokens. Secret policies are named to approved devices only and
+// their bodies are not handed out by this release.
+//
+// Refusals, beside those of package auth (CMGSite_Invalid_Caller…):
+//
+//	400 CMGMP_Bad_Request                  the request or message cannot be understood
+//	401 CMGMP_Caller_Required              nothing proves the caller here
+//	401 CMGMP_Caller_Expired               the caller's certificate or token has ended
+//	401 CMGMP_Device_Unknown               the device is not registered here (any more): register again
+//	401 CMGMP_Proof_Invalid                ClientToken: bad signature or time, or unknown key
+//	401 CMGMP_Signature_Invalid            the message's signature does not hold
+//	401 CMGMP_Signature_Required           the message has to be signed
+//	403 CMGMP_Caller_Not_Trusted           CMG-Caller from somebody who is no connection point
+//	403 CMGMP_Connection_Point_Required    only a connection point may have this
+//	403 CMGMP_Device_Blocked               an administrator blocked the device
+//	403 CMGMP_Device_Not_Approved          the device waits for approval
+//	403 CMGMP_Proof_Replayed               the ClientToken was used before
+//	403 CMGMP_Registration_Token_…         Unknown, Blocked, Not_Yet_Valid, Expired, Used_Up
+//	403 CMGMP_Sender_Mismatch              the message names another device than the proof
+//	403 CMGMP_Token_Blocked                an administrator blocked the token
+//	403 CMGMP_Token_Kind                   this kind of token is not for this
+//	404 CMGMP_Content_Unknown              no such version of a package
+//	404 CMGMP_Endpoint_Unknown             no such message endpoint
+//	404 CMGMP_Path_Unknown                 no such path or verb
+//	404 CMGMP_Policy_Unknown               no such policy in force with that digest
+//	405 CMGMP_Method_Not_Allowed           another method is needed
+//	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
+//	413 CMGMP_Too_Large                    the message is over a limit
+//	503 CMGMP_No_Gateway                   no gateway service is known to serve content
+package managementpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/web"
+)
+
+const (
+	grace      = 10 * time.Second // for requests under way when Run is told to end
+	seenEvery  = 30 * time.Second // how often devices' last contact is written
+	pruneEvery = time.Hour
+	keepTokens = 30 * 24 * time.Hour // records of tokens, after they expired
+)
+
+// A Point is a management point. Run it once.
+type Point struct {
+	cfg     Config
+	id      *auth.Identity
+	signing *auth.Identity
+	keyring *auth.Keyring
+	callers *auth.CallerReader
+	health  *web.Health
+
+	maps  maps
+	seen  lastSeen
+	conns connections
+	count counters
+}
+
+// New reads the files c names, checks them against one another and returns a
+// Point that has started nothing.
+func New(c Config) (*Point, error) {
+	if err := c.complete(); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
+	p := &Point{cfg: c, health: web.NewHealth(string(cmg.RoleManagementPoint))}
+	var err error
+	if p.id, err = auth.LoadIdentity(c.Identity); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
+	if p.signing, err = auth.LoadIdentity(c.Signing); err != nil {
+		return nil, fmt.Errorf("management point: site signing %w", err)
+	}
+	if p.keyring, err = auth.LoadKeyring(c.TokenKeys); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
+	own, signer := p.id.Name(), p.signing.Name()
+	if own.Role != cmg.RoleManagementPoint || signer.Role != cmg.RoleSite || own.Site != signer.Site {
+		return nil, fmt.Errorf("management point: identity %s and signing identity %s are not a management point and its site: %w", own, signer, cmg.ErrInvalid)
+	}
+	if p.cfg.Name == "" {
+		p.cfg.Name = own.Name
+		if dns := p.id.Certificate().DNSNames; len(dns) > 0 {
+			p.cfg.Name = dns[0]
+		}
+	}
+	p.callers = auth.NewCallerReader(p.gatewayCertificate)
+	p.publishStatus()
+	return p, nil
+}
+
+// Run serves until ctx ends. It returns after every goroutine it started.
+func (p *Point) Run(ctx context.Context) error {
+	ln, err := net.Listen("tcp", p.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("management point: %w", err)
+	}
+	var status net.Listener
+	if p.cfg.Status != "" {
+		if status, err = net.Listen("tcp", p.cfg.Status); err != nil {
+			ln.Close()
+			return fmt.Errorf("management point status: %w", err)
+		}
+	}
+	return p.run(ctx, ln, status)
+}
+
+// run is Run on listeners, which it closes; status may be nil.
+func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
+	if err := p.prepare(ctx); err != nil {
+		ln.Close()
+		if status != nil {
+			status.Close()
+		}
+		if ctx.Err() != nil {
+			return nil // told to end before it began
+		}
+		return fmt.Errorf("management point: %w", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var (
+		all  sync.WaitGroup
+		once sync.Mutex
+		errs []error
+	)
+	start := func(f func() error) {
+		all.Go(func() {
+			defer stop() // one part ends all
+			if err := f(); err != nil {
+				once.Lock()
+				errs = append(errs, err)
+				once.Unlock()
+			}
+		})
+	}
+	start(func() error {
+		srv := &http.Server{
+			Handler: p.Handler(), TLSConfig: p.id.Server(), ConnState: p.conns.changed,
+			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute,
+		}
+		return web.Serve(ctx, srv, ln, grace)
+	})
+	if status != nil {
+		start(func() error { return web.Serve(ctx, &http.Server{Handler: p.health.Handler()}, status, grace) })
+	}
+	start(func() error { return p.upkeep(ctx) })
+	p.cfg.Log.Info("management point listens", slog.String("addr", ln.Addr().String()), slog.String("name", p.cfg.Name))
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// prepare checks that the database is of the identity's site, and publishes
+// the keys that tokens will be signed with.
+func (p *Point) prepare(ctx context.Context) error {
+	st, err := p.cfg.Site.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if site := p.id.Name().Site; st.Code != site {
+		return fmt.Errorf("the database is of site %s, the identity of %s: %w", st.Code, site, cmg.ErrInvalid)
+	}
+	return p.cfg.Site.AddTokenKeys(ctx, p.keyring.PublicKeys())
+}
+
+// upkeep writes what was gathered in memory and forgets what has expired. It
+// writes once more when ctx has ended.
+func (p *Point) upkeep(ctx context.Context) error {
+	write, prune := time.NewTicker(seenEvery), time.NewTicker(pruneEvery)
+	defer write.Stop()
+	defer prune.Stop()
+	for {
+		select {
+		case <-write.C:
+			p.report("last seen", p.cfg.Site.Touch(ctx, p.seen.take()))
+		case <-prune.C:
+			_, err := p.cfg.Site.PruneTokens(ctx, p.cfg.Now().Add(-keepTokens))
+			p.report("prune", err)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+			defer cancel()
+			return p.cfg.Site.Touch(last, p.seen.take())
+		}
+	}
+}
+
+// report tells of upkeep that did not work; it is tried again.
+func (p *Point) report(check string, err error) {
+	p.health.Set(check, err)
+	if err != nil {
+		p.cfg.Log.Warn("upkeep", slog.String("what", check), slog.Any("err", err))
+	}
+}

@@ -1,0 +1,184 @@
+package site
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/opencmg/cmg"
+)
+
+// ErrDeviceBlocked tells that the device was blocked by an administrator.
+var ErrDeviceBlocked = fmt.Errorf("device is blocked: %w", cmg.ErrForbidden)
+
+const deviceColumns = `id, name, fqdn, agent, certificate, approval, proof, registered, last_seen`
+
+var (
+	qDevice            = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id = ?`)
+	qDevices           = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id > ? ORDER BY id LIMIT ?`)
+	qDeviceByKey       = query(`SELECT ` + deviceColumns + ` FROM devices WHERE key_id = ?`)
+	qDeviceToken       = query(`SELECT registration_token FROM devices WHERE id = ?`)
+	qInsertDevice      = query(`INSERT INTO devices (` + deviceColumns + `, key_id, registration_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	qUpdateDevice      = query(`UPDATE devices SET name = ?, fqdn = ?, agent = ?, certificate = ?, key_id = ?, approval = ?, proof = ?, last_seen = ?, registration_token = ? WHERE id = ?`)
+	qTouchDevice       = query(`UPDATE devices SET last_seen = ? WHERE id = ? AND last_seen < ?`)
+	qSetApproval       = query(`UPDATE devices SET approval = ? WHERE id = ?`)
+	errOtherKey        = fmt.Errorf("the device is registered with another signing key: %w", cmg.ErrConflict)
+	errOtherDevice     = fmt.Errorf("the signing key is registered by another device: %w", cmg.ErrConflict)
+	errUnknownApproval = fmt.Errorf("approval is not pending, approved or blocked: %w", cmg.ErrInvalid)
+)
+
+// Register stores a device that has proven who it is and gives it back as it
+// then stands, in one transaction with the use of the registration token.
+//
+// An empty d.ID becomes that of the device with the same signing key, or a new
+// one: registering again gives the same id, also with a renewed certificate
+// for the key. A set d.ID is kept; then only a certificate proof may replace
+// the signing key, anything else is ErrConflict. Registering again never lowers an approval. A blocked
+// device is ErrDeviceBlocked and stays as it is.
+//
+// token is the id of the registration token that is spent, empty where none
+// is. Its validity and uses are checked here; the errors are those of
+// [Site.CheckToken] and ErrTokenSpent. A device that registers again with the
+// token it registered with before does not spend another use, so that a
+// registration whose answer was lost can be repeated.
+func (s *Site) Register(ctx context.Context, d cmg.Device, token string) (cmg.Device, error) {
+	c, err := x509.ParseCertificate(d.Certificate)
+	if err != nil {
+		return cmg.Device{}, fmt.Errorf("register device: read signing certificate: %w (%w)", err, cmg.ErrInvalid)
+	}
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	err = s.update(ctx, func(tx *tx) (err error) {
+		d, err = tx.register(d, hex.EncodeToString(sum[:]), token)
+		return err
+	})
+	if err != nil {
+		return cmg.Device{}, fmt.Errorf("register device: %w", err)
+	}
+	return d, nil
+}
+
+// key is the SHA-256 of d's public key.
+func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
+	old, err := t.registered(d, key)
+	if err != nil {
+		return d, err
+	}
+	if old != nil && old.Approval == cmg.Blocked {
+		return d, ErrDeviceBlocked
+	}
+	spent, err := t.spend(token, old)
+	if err != nil {
+		return d, err
+	}
+	d.LastSeen = fromMicros(micros(t.now))
+	if old == nil {
+		if d.ID == "" {
+			d.ID = cmg.NewDeviceID()
+		}
+		d.Registered = d.LastSeen
+		return d, t.exec(qInsertDevice, string(d.ID), d.Name, d.FQDN, d.Agent, d.Certificate,
+			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), key, spent)
+	}
+	d.ID, d.Registered = old.ID, old.Registered
+	if old.Approval == cmg.Approved {
+		d.Approval = cmg.Approved
+	}
+	return d, t.exec(qUpdateDevice, d.Name, d.FQDN, d.Agent, d.Certificate, key,
+		string(d.Approval), string(d.Proof), micros(d.LastSeen), spent, string(d.ID))
+}
+
+// registered finds the device that d is, or nil for a new one.
+func (t *tx) registered(d cmg.Device, key string) (*cmg.Device, error) {
+	old, err := found(scanDevice(t.row(qDeviceByKey, key).Scan))
+	if err != nil || d.ID == "" || (old != nil && old.ID == d.ID) {
+		return old, err
+	}
+	if old != nil {
+		return nil, errOtherDevice
+	}
+	old, err = found(scanDevice(t.row(qDevice, string(d.ID)).Scan))
+	if err == nil && old != nil && d.Proof != cmg.ProofCertificate {
+		return nil, errOtherKey
+	}
+	return old, err
+}
+
+// spend checks the registration token and counts its use, unless old is
+// registered with it already. It gives the token to keep with the device.
+func (t *tx) spend(token string, old *cmg.Device) (string, error) {
+	before := ""
+	if old != nil {
+		if err := t.row(qDeviceToken, string(old.ID)).Scan(&before); err != nil {
+			return "", fault("read device", err)
+		}
+	}
+	if token == "" {
+		return before, nil
+	}
+	tok, err := scanToken(t.row(qToken, token).Scan)
+	if err = tok.check(err, t.now); err != nil {
+		return "", err
+	}
+	if token == before {
+		return token, nil
+	}
+	if tok.MaxUses > 0 && tok.Uses >= tok.MaxUses {
+		return "", ErrTokenSpent
+	}
+	return token, t.exec(qSpendToken, token)
+}
+
+// Device gives a registered device.
+func (s *Site) Device(ctx context.Context, id cmg.DeviceID) (cmg.Device, error) {
+	d, err := scanDevice(s.row(ctx, qDevice, string(id)).Scan)
+	return d, missing("device", string(id), err)
+}
+
+// Devices lists devices by id, those after the given id (empty: from the
+// first), at most limit of them (0: all).
+func (s *Site) Devices(ctx context.Context, after cmg.DeviceID, limit int) ([]cmg.Device, error) {
+	return list(ctx, s.read, scanDevice, qDevices, string(after), upTo(limit))
+}
+
+// Touch notes when devices were last seen, all in one transaction. Unknown
+// ids are ignored, and a time before the one noted changes nothing.
+func (s *Site) Touch(ctx context.Context, seen map[cmg.DeviceID]time.Time) error {
+	if len(seen) == 0 {
+		return nil
+	}
+	return s.update(ctx, func(tx *tx) error {
+		for id, at := range seen {
+			if err := tx.exec(qTouchDevice, micros(at), string(id), micros(at)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SetApproval approves or blocks a device, or makes it pending again.
+func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval) error {
+	if a != cmg.Pending && a != cmg.Approved && a != cmg.Blocked {
+		return fmt.Errorf("set approval %.20q: %w", a, errUnknownApproval)
+	}
+	return s.update(ctx, func(tx *tx) error {
+		n, err := tx.changed(qSetApproval, string(a), string(id))
+		return gone("device", string(id), n, err)
+	})
+}
+
+func scanDevice(scan func(...any) error) (d cmg.Device, err error) {
+	var registered, seen int64
+	err = scan(&d.ID, &d.Name, &d.FQDN, &d.Agent, &d.Certificate, &d.Approval, &d.Proof, &registered, &seen)
+	d.Registered, d.LastSeen = fromMicros(registered), fromMicros(seen)
+	return d, err
+}
+
+// thumbprint is the SHA-256 of a certificate in lower-case hex.
+func thumbprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,95 @@
+package site
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencmg/cmg"
+)
+
+// An Assignment names a policy without its body.
+type Assignment struct {
+	ID       string
+	Version  string
+	Category string
+	Flags    uint32
+	SHA256   cmg.Digest // of the body
+	Added    time.Time
+}
+
+const assignmentColumns = `id, version, category, flags, sha256, added`
+
+var (
+	qPolicy       = query(`SELECT id, version, category, flags, body FROM policies WHERE id = ? AND retired = 0`)
+	qAnyPolicy    = query(`SELECT id, version, category, flags, body FROM policies WHERE id = ?`)
+	qPolicies     = query(`SELECT ` + assignmentColumns + ` FROM policies WHERE retired = 0 ORDER BY retired, id`)
+	qInsertPolicy = query(`INSERT INTO policies (` + assignmentColumns + `, body, retired) VALUES (?, ?, ?, ?, ?, ?, ?, 0)`)
+	qRetirePolicy = query(`UPDATE policies SET retired = 1 WHERE id = ? AND retired = 0`)
+)
+
+// AddPolicy puts a policy in force for all devices. The same again changes
+// nothing; an id that was used for anything else, retired or not, is
+// ErrConflict: new instructions get a new id.
+func (s *Site) AddPolicy(ctx context.Context, p cmg.Policy) error {
+	guid, err := cmg.ParseDeviceID(strings.TrimSuffix(strings.TrimPrefix(p.ID, "{"), "}"))
+	if err != nil || p.ID != "{"+guid.GUID()+"}" {
+		return fmt.Errorf("add policy: id %.60q is not a braced GUID in upper case: %w", p.ID, cmg.ErrInvalid)
+	}
+	if p.Version == "" || len(p.Body) == 0 {
+		return fmt.Errorf("add policy %s: version and body have to be set: %w", p.ID, cmg.ErrInvalid)
+	}
+	return s.update(ctx, func(tx *tx) error {
+		old, err := found(scanPolicy(tx.row(qAnyPolicy, p.ID).Scan))
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			live, err := found(scanPolicy(tx.row(qPolicy, p.ID).Scan))
+			if err == nil && (live == nil || live.Version != p.Version || live.Category != p.Category || live.Flags != p.Flags || !bytes.Equal(live.Body, p.Body)) {
+				err = fmt.Errorf("add policy %s: the id is used: %w", p.ID, cmg.ErrConflict)
+			}
+			return err
+		}
+		return tx.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), micros(tx.now), p.Body)
+	})
+}
+
+// Policies lists what is in force for a device, by id. For now every policy
+// is for every device.
+func (s *Site) Policies(ctx context.Context, _ cmg.DeviceID) ([]Assignment, error) {
+	return list(ctx, s.read, scanAssignment, qPolicies)
+}
+
+// Policy gives a policy that is in force, with its body. The id is compared
+// as it stands: a braced GUID in upper case.
+func (s *Site) Policy(ctx context.Context, id string) (cmg.Policy, error) {
+	p, err := scanPolicy(s.row(ctx, qPolicy, id).Scan)
+	return p, missing("policy", id, err)
+}
+
+// RetirePolicy takes a policy out of force.
+func (s *Site) RetirePolicy(ctx context.Context, id string) error {
+	return s.update(ctx, func(tx *tx) error {
+		n, err := tx.changed(qRetirePolicy, id)
+		return gone("policy", id, n, err)
+	})
+}
+
+func scanPolicy(scan func(...any) error) (p cmg.Policy, err error) {
+	err = scan(&p.ID, &p.Version, &p.Category, &p.Flags, &p.Body)
+	return p, err
+}
+
+func scanAssignment(scan func(...any) error) (a Assignment, err error) {
+	var sum string
+	var added int64
+	if err = scan(&a.ID, &a.Version, &a.Category, &a.Flags, &sum, &added); err != nil {
+		return a, err
+	}
+	a.Added = fromMicros(added)
+	a.SHA256, err = cmg.ParseDigest(sum)
+	return a, err
+}

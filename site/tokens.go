@@ -1,0 +1,196 @@
+package site
+
+import (
+	"context"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencmg/cmg"
+)
+
+// What a token is refused for.
+var (
+	ErrTokenUnknown     = fmt.Errorf("token is not known: %w", cmg.ErrForbidden)
+	ErrTokenBlocked     = fmt.Errorf("token is blocked: %w", cmg.ErrForbidden)
+	ErrTokenNotYetValid = fmt.Errorf("token is not valid yet: %w", cmg.ErrForbidden)
+	ErrTokenExpired     = fmt.Errorf("token has expired: %w", cmg.ErrForbidden)
+	ErrProofUsed        = fmt.Errorf("proof was used before: %w", cmg.ErrForbidden)
+	ErrTokenSpent       = fmt.Errorf("token has no use left: %w", cmg.ErrForbidden)
+)
+
+// A Token is the record of an issued token. Its text is stored nowhere.
+type Token struct {
+	ID        string       // the claim jti
+	Kind      string       // the claim knd: registration, device, session, content
+	Device    cmg.DeviceID // to whom; empty for a registration token
+	Note      string       // for people; a content token's package
+	Created   time.Time    // set by RecordToken
+	NotBefore time.Time
+	Expires   time.Time
+	MaxUses   int // registrations it is good for; 0: any number
+	Uses      int // registrations so far
+	Blocked   bool
+}
+
+const tokenColumns = `id, kind, device, note, created, not_before, expires, max_uses, uses, blocked`
+
+var (
+	qToken       = query(`SELECT ` + tokenColumns + ` FROM tokens WHERE id = ?`)
+	qTokens      = query(`SELECT ` + tokenColumns + ` FROM tokens WHERE kind = ? ORDER BY kind, created DESC, id DESC LIMIT ?`)
+	qInsertToken = query(`INSERT INTO tokens (` + tokenColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`)
+	qBlockToken  = query(`UPDATE tokens SET blocked = ? WHERE id = ?`)
+	qSpendToken  = query(`UPDATE tokens SET uses = uses + 1 WHERE id = ?`)
+	qUseProof    = query(`INSERT INTO proofs (proof, until) VALUES (?, ?) ON CONFLICT (proof) DO NOTHING`)
+	qPruneProofs = query(`DELETE FROM proofs WHERE until < ?`)
+	qPruneTokens = query(`DELETE FROM tokens WHERE expires < ?`)
+)
+
+// RecordToken keeps the id and validity of an issued token. An id that is
+// recorded already is ErrConflict.
+func (s *Site) RecordToken(ctx context.Context, t Token) error {
+	if err := t.valid(); err != nil {
+		return err
+	}
+	return s.update(ctx, func(tx *tx) error { return tx.recordToken(t) })
+}
+
+// RecordTokenFor is RecordToken for a token that is given for a proof, such
+// as a signed time, which is good for one use before until. A proof that was
+// used already is ErrProofUsed, also after a restart and by whichever process.
+func (s *Site) RecordTokenFor(ctx context.Context, t Token, proof string, until time.Time) error {
+	if err := t.valid(); err != nil {
+		return err
+	}
+	return s.update(ctx, func(tx *tx) error {
+		if err := tx.exec(qPruneProofs, micros(tx.now)); err != nil {
+			return err
+		}
+		n, err := tx.changed(qUseProof, proof, micros(until))
+		if err != nil {
+			return err
+		} else if n == 0 {
+			return ErrProofUsed
+		}
+		return tx.recordToken(t)
+	})
+}
+
+func (t Token) valid() error {
+	if t.ID == "" || t.Kind == "" || t.Expires.IsZero() || t.MaxUses < 0 {
+		return fmt.Errorf("record token %.60q: id, kind and expiry have to be set: %w", t.ID, cmg.ErrInvalid)
+	}
+	return nil
+}
+
+func (t *tx) recordToken(tok Token) error {
+	return t.exec(qInsertToken, tok.ID, tok.Kind, string(tok.Device), tok.Note, micros(t.now),
+		micros(tok.NotBefore), micros(tok.Expires), tok.MaxUses)
+}
+
+// Token gives the record of a token.
+func (s *Site) Token(ctx context.Context, id string) (Token, error) {
+	t, err := scanToken(s.row(ctx, qToken, id).Scan)
+	return t, missing("token", id, err)
+}
+
+// CheckToken says why a token may not be used now: ErrTokenUnknown,
+// ErrTokenBlocked, ErrTokenNotYetValid or ErrTokenExpired. It does not look
+// at the uses, which only count for a new device.
+func (s *Site) CheckToken(ctx context.Context, id string) error {
+	t, err := scanToken(s.row(ctx, qToken, id).Scan)
+	return t.check(err, s.now())
+}
+
+func (t Token) check(err error, at time.Time) error {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrTokenUnknown
+	case err != nil:
+		return fault("read token", err)
+	case t.Blocked:
+		return ErrTokenBlocked
+	case at.Before(t.NotBefore):
+		return ErrTokenNotYetValid
+	case !at.Before(t.Expires):
+		return ErrTokenExpired
+	}
+	return nil
+}
+
+// Tokens lists the tokens of one kind, newest first, at most limit (0: all).
+func (s *Site) Tokens(ctx context.Context, kind string, limit int) ([]Token, error) {
+	return list(ctx, s.read, scanToken, qTokens, kind, upTo(limit))
+}
+
+// BlockToken blocks a token, or lifts the block.
+func (s *Site) BlockToken(ctx context.Context, id string, blocked bool) error {
+	return s.update(ctx, func(tx *tx) error {
+		n, err := tx.changed(qBlockToken, blocked, id)
+		return gone("token", id, n, err)
+	})
+}
+
+// PruneTokens forgets tokens that expired before then and tells how many.
+func (s *Site) PruneTokens(ctx context.Context, then time.Time) (n int64, err error) {
+	err = s.update(ctx, func(tx *tx) error {
+		n, err = tx.changed(qPruneTokens, micros(then))
+		return err
+	})
+	return n, err
+}
+
+func scanToken(scan func(...any) error) (t Token, err error) {
+	var created, notBefore, expires int64
+	err = scan(&t.ID, &t.Kind, &t.Device, &t.Note, &created, &notBefore, &expires, &t.MaxUses, &t.Uses, &t.Blocked)
+	t.Created, t.NotBefore, t.Expires = fromMicros(created), fromMicros(notBefore), fromMicros(expires)
+	return t, err
+}
+
+// A Certificate is one that the site issued.
+type Certificate struct {
+	Role        cmg.RoleKind
+	Name        string // the role's name, such as gateway-1
+	Certificate *x509.Certificate
+	Recorded    time.Time
+}
+
+var (
+	qInsertCertificate = query(`INSERT INTO certificates (thumbprint, role, name, der, not_after, recorded) VALUES (?, ?, ?, ?, ?, ?)
+	ON CONFLICT (thumbprint) DO NOTHING`)
+	qCertificate  = query(`SELECT role, name, der, recorded FROM certificates WHERE thumbprint = ?`)
+	qCertificates = query(`SELECT role, name, der, recorded FROM certificates ORDER BY thumbprint`)
+)
+
+// RecordCertificate keeps a certificate that the site issued, so that others
+// can look it up by its thumbprint. Recording it again changes nothing.
+func (s *Site) RecordCertificate(ctx context.Context, role cmg.RoleKind, name string, c *x509.Certificate) error {
+	return s.update(ctx, func(tx *tx) error {
+		return tx.exec(qInsertCertificate, thumbprint(c.Raw), string(role), name, c.Raw, micros(c.NotAfter), micros(tx.now))
+	})
+}
+
+// CertificateByThumbprint gives an issued certificate; the thumbprint is the
+// SHA-256 of its DER in lower-case hex.
+func (s *Site) CertificateByThumbprint(ctx context.Context, thumbprint string) (Certificate, error) {
+	c, err := scanCertificate(s.row(ctx, qCertificate, thumbprint).Scan)
+	return c, missing("certificate", thumbprint, err)
+}
+
+// Certificates lists every certificate that the site issued.
+func (s *Site) Certificates(ctx context.Context) ([]Certificate, error) {
+	return list(ctx, s.read, scanCertificate, qCertificates)
+}
+
+func scanCertificate(scan func(...any) error) (c Certificate, err error) {
+	var der []byte
+	var recorded int64
+	if err = scan(&c.Role, &c.Name, &der, &recorded); err != nil {
+		return c, err
+	}
+	c.Recorded = fromMicros(recorded)
+	c.Certificate, err = x509.ParseCertificate(der)
+	return c, err
+}
