@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/ccm"
+)
+
+func TestPolicyWithWrongHashIsRefused(t *testing.T) {
+	l := newLab(t)
+	bad := l.addPackage("LAB00001", "bad", tools)
+	good := l.addPackage("LAB00002", "good", tools)
+	l.digests[bad.ID] = cmg.Policy{Body: []byte("something else")}.SHA256()
+	c := l.config(l.file("state"))
+	a, err := l.pass(c)
+	if !errors.Is(err, cmg.ErrInvalid) || !strings.Contains(err.Error(), "SHA-256") || !strings.Contains(err.Error(), bad.ID) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(c.StateDir, "content", "bad")); !os.IsNotExist(err) {
+		t.Errorf("the refused policy left something: %v", err)
+	}
+	checkFiles(t, filepath.Join(c.StateDir, "content", "good"), tools)
+	checkReports(t, l, bad.ID, ccm.StateFailed)
+	checkReports(t, l, good.ID, ccm.StateSucceeded)
+	if s := a.report.now; s.PoliciesApplied != 1 || s.PoliciesFailed != 1 || len(s.LastErrors) == 0 {
+		t.Errorf("status %+v", s)
+	}
+
+	// The same failure is not reported again; what is put right is obeyed.
+	l.forget()
+	if _, err = l.pass(c); err == nil || l.count(ccm.EndpointState) != 0 {
+		t.Errorf("second pass: %v, %d state messages", err, l.count(ccm.EndpointState))
+	}
+	delete(l.digests, bad.ID)
+	if _, err = l.pass(c); err != nil {
+		t.Fatal(err)
+	}
+	checkFiles(t, filepath.Join(c.StateDir, "content", "bad"), tools)
+}
+
+func TestFoldersThatAreRefused(t *testing.T) {
+	outside := t.TempDir()
+	for _, folder := range []string{"../x", "..", "", ".", "a/../../x", "a\\b", "C:/x", filepath.Join(outside, "x")} {
+		t.Run(folder, func(t *testing.T) {
+			l := newLab(t)
+			l.addPackage("LAB00001", folder, tools)
+			_, err := l.pass(l.config(l.file("state")))
+			if !errors.Is(err, cmg.ErrInvalid) && !errors.Is(err, cmg.ErrForbidden) {
+				t.Errorf("got %v", err)
+			}
+			if l.count(ccm.EndpointLocation) != 0 {
+				t.Error("content was asked for all the same")
+			}
+		})
+	}
+	l := newLab(t)
+	l.addPackage("LAB00001", filepath.Join(outside, "x"), tools)
+	c := l.config(l.file("state"))
+	c.AllowAbsolute = true
+	if _, err := l.pass(c); err != nil {
+		t.Fatal(err)
+	}
+	checkFiles(t, filepath.Join(outside, "x"), tools)
+}
