@@ -113,17 +113,19 @@ func TestDead(t *testing.T) {
 // TestUnknownFrames shows that frames of a later version are passed over.
 func TestUnknownFrames(t *testing.T) {
 	a, b := pair(t, false)
-	go func() {
+	var greeting sync.WaitGroup
+	greeting.Go(func() {
 		greet(b, hello{min: 1, max: 1, streams: 10, credit: 1000}, false)
 		f := appendHeader(nil, 5, 99, 3, 77)
 		f = append(f, "hello"...)
 		f = appendHeader(f, 4, framePing, 0, 0)
 		b.Write(append(f, "ping"...))
-	}()
+	})
 	s, err := Outside(a, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	greeting.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Run(ctx) })
