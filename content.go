@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // A PackageID names a package: three characters of site code and five hex
@@ -96,10 +97,15 @@ func (m Manifest) Check() error {
 	return nil
 }
 
-// CheckFilePath says why p may not be the path of a package's file.
+// CheckFilePath says why p may not be the path of a package's file. It is as
+// strict as the strictest system a package may be unpacked on: Windows drops
+// dots and blanks at the end of a name, so that two names would be one.
 func CheckFilePath(p string) error {
-	bad := p == "" || len(p) > 1024 || path.Clean(p) != p || strings.HasPrefix(p, "/") || p == "." || p == ".." || strings.HasPrefix(p, "../") ||
+	bad := p == "" || len(p) > 1024 || path.Clean(p) != p || strings.HasPrefix(p, "/") || !utf8.ValidString(p) ||
 		strings.ContainsAny(p, `\:*?"<>|`) || strings.ContainsFunc(p, func(r rune) bool { return r < 0x20 || r == 0x7f })
+	for segment := range strings.SplitSeq(p, "/") {
+		bad = bad || strings.HasSuffix(segment, ".") || strings.HasSuffix(segment, " ")
+	}
 	if bad {
 		return fmt.Errorf("file path %.200q is not relative and plain: %w", p, ErrInvalid)
 	}

@@ -25,6 +25,8 @@ type DiskConfig struct {
 	Dir string `json:"dir"` // folder of the store; made with mode 0700 where it is missing
 	URL string `json:"url"` // base of the listener that serves Handler, such as https://store.example:8444; empty: SignedURL refuses
 
+	Stall time.Duration `json:"stall"` // how long Handler waits for a reader to take the next 64 KiB; 0: 60 s
+
 	Key []byte           `json:"-"` // signs URLs, at least 32 bytes; empty: nothing is signed and Handler refuses everything
 	Now func() time.Time `json:"-"` // nil is time.Now
 }
@@ -43,6 +45,7 @@ type Disk struct {
 	root  *os.Root
 	sign  *signer
 	now   func() time.Time
+	stall time.Duration
 	stamp atomic.Int64 // last modification time given, in nanoseconds
 }
 
@@ -65,7 +68,10 @@ func NewDisk(c DiskConfig) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("disk store: open folder: %w", err)
 	}
-	d := &Disk{root: root, sign: sign, now: c.Now}
+	d := &Disk{root: root, sign: sign, now: c.Now, stall: c.Stall}
+	if d.stall <= 0 {
+		d.stall = time.Minute
+	}
 	if d.now == nil {
 		d.now = time.Now
 	}

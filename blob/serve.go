@@ -15,22 +15,22 @@ import (
 // refusalHeader is web.RefusalHeader; this package does not import web.
 const refusalHeader = "CMG-Refusal"
 
-// stall is how long a reader may take for one write of at most 64 KiB before
-// it is cut off. A server's own WriteTimeout would bound the whole download.
-const stall = time.Minute
-
 // Handler serves the store's signed URLs: GET and HEAD, one range a request,
 // conditional requests by ETag and time. Requests for several ranges are
 // answered with the whole, as RFC 9110 section 14.2 permits and Azure does.
 // It refuses with the codes of the package comment, never lists, and logs
 // refusals without the query, which is a secret until it expires. A nil log is
 // silent.
+//
+// The handler moves the connection's write deadline as bytes are taken, and
+// leaves it set: a server's WriteTimeout would bound the whole download, so
+// none is needed, and no other handler belongs on the same server.
 func (d *Disk) Handler(log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := d.serve(w, r)
+		err := d.serve(newPacer(w, d.stall), r)
 		if err == nil {
 			return
 		}
@@ -88,7 +88,7 @@ func (d *Disk) serve(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Content-Range", "bytes */"+strconv.FormatInt(i.Size, 10))
 		return no
 	}
-	http.ServeContent(&pacer{ResponseWriter: w, ctl: http.NewResponseController(w)}, r, "", i.Modified, f)
+	http.ServeContent(w, r, "", i.Modified, f)
 	return nil
 }
 
@@ -141,17 +141,30 @@ func rangeNumbers(first, last string) (start, end int64, ok bool) {
 // reader that stands still does not hold a file and a connection for ever.
 type pacer struct {
 	http.ResponseWriter
-	ctl *http.ResponseController
-	set time.Time // when the deadline was last moved
+	ctl   *http.ResponseController
+	stall time.Duration
+	moved time.Time // when the deadline was
+}
+
+// newPacer sets the first deadline: the one of the connection's last request
+// may have passed.
+func newPacer(w http.ResponseWriter, stall time.Duration) *pacer {
+	p := &pacer{ResponseWriter: w, ctl: http.NewResponseController(w), stall: stall}
+	p.move()
+	return p
+}
+
+func (p *pacer) move() {
+	// The socket's deadline is real time, whatever clock the store was given.
+	if now := time.Now(); now.Sub(p.moved) > p.stall/8 {
+		p.moved = now
+		p.ctl.SetWriteDeadline(now.Add(p.stall)) // not every writer can
+	}
 }
 
 // Write implements io.Writer.
 func (p *pacer) Write(b []byte) (int, error) {
-	// The socket's deadline is real time, whatever clock the store was given.
-	if now := time.Now(); now.Sub(p.set) > stall/8 {
-		p.set = now
-		p.ctl.SetWriteDeadline(now.Add(stall)) // not every writer can
-	}
+	p.move()
 	return p.ResponseWriter.Write(b)
 }
 

@@ -250,6 +250,55 @@ func TestManyReaders(t *testing.T) {
 	readers.Wait()
 }
 
+// TestStall: a reader that takes nothing is cut off, one that was idle between
+// two requests is not.
+func TestStall(t *testing.T) {
+	s := newShop(t, "")
+	const wait = 300 * time.Millisecond
+	d, err := blob.NewDisk(blob.DiskConfig{Dir: s.dir, URL: s.srv.URL, Key: s.key, Stall: wait})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	served := make(chan time.Duration, 1)
+	s.srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		d.Handler(nil).ServeHTTP(w, r)
+		served <- time.Since(start)
+	})
+	s.put(t, "big", make([]byte, 64<<20)) // more than sockets hold
+	s.put(t, "small", []byte("bytes"))
+
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url(t, "big", time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := <-served; took < wait { // it came back at all: the reader has taken nothing yet
+		t.Errorf("cut off after %v", took)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Errorf("%d bytes came through a cut", n)
+	}
+	resp.Body.Close()
+
+	small := s.url(t, "small", time.Hour)
+	for range 2 {
+		if resp, _ := s.do(t, "GET", small); resp.StatusCode != 200 {
+			t.Error(resp.Status)
+		}
+		<-served
+		time.Sleep(2 * wait) // the idle time is what is tested
+	}
+	if resp, _ := s.do(t, "GET", small+"x"); resp.StatusCode != 403 {
+		t.Error(resp.Status)
+	}
+	<-served
+}
+
 func FuzzServe(f *testing.F) {
 	s := newShop(f, "/b")
 	s.now = time.Unix(1_800_000_000, 0)
