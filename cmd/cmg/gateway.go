@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/blob"
+	"github.com/opencmg/cmg/role/gateway"
+)
+
+func gatewayCommand(a *app) *cobra.Command {
+	return roleCommand[gateway.Config]{
+		use: "gateway", section: "gateway",
+		short: "Run a gateway instance: meets clients on the internet",
+		long: `Runs an instance of the gateway: it meets clients, proves who they are and
+sends what is published down the channels that connection points opened. It
+needs a certificate that clients trust, and one from the site:
+cmg site issue gateway --name gateway-1 --host gw.example.com`,
+		run: func(ctx context.Context, s *setup, c gateway.Config) error {
+			g, err := newGateway(c, s.log)
+			if err != nil {
+				return err
+			}
+			return g.Run(ctx)
+		},
+	}.command(a)
+}
+
+// newGateway makes a gateway with its links to the content store.
+func newGateway(c gateway.Config, log *slog.Logger) (*gateway.Gateway, error) {
+	c.Log = log
+	if c.Content.URL != "" {
+		key, err := blob.LoadKey(c.Content.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("gateway: content: %w", err)
+		}
+		settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Content.Roots})
+		if err != nil {
+			return nil, fmt.Errorf("gateway: content: %w", err)
+		}
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig = settings
+		links, err := blob.NewLinked(blob.LinkedConfig{URL: c.Content.URL, Key: key, Client: &http.Client{Transport: transport}})
+		if err != nil {
+			return nil, fmt.Errorf("gateway: content: %w", err)
+		}
+		c.Links = links
+	}
+	return gateway.New(c)
+}

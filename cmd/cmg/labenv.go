@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+)
+
+// writeEnvironment writes env.sh, with a session token of an agent's.
+func (l *lab) writeEnvironment(ctx context.Context, sum *labSummary) error {
+	db, err := l.site.open(ctx)
+	if err != nil {
+		return err
+	}
+	sum.token, err = l.site.newToken(ctx, db, auth.Claims{Kind: auth.TokenSession, Device: sum.device()}, sessionLife, 0)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	text := "# For trying things by hand:  . " + l.file("env.sh") + "\n"
+	for _, v := range [][2]string{
+		{"CMG_LAB", l.dir}, {"CMG_SITE", string(l.site)}, {"CMG_URL", l.url()},
+		{"CMG_RESOLVE", l.service() + ":127.0.0.1"}, {"CMG_CA", l.file("certs", "roots.crt")},
+		{"CMG_CLIENT_CERT", l.file("certs", "curl.crt")}, {"CMG_CLIENT_KEY", l.file("certs", "curl.key")},
+		{"CMG_TOKEN", sum.token}, {"CMG_MP_MUTUAL", l.prefix(cmg.ProofCertificate)}, {"CMG_MP_SERVER", l.prefix(cmg.ProofToken)},
+		{"CMG_PACKAGE", string(l.pack.ID)},
+	} {
+		text += "export " + v[0] + "='" + strings.ReplaceAll(v[1], "'", `'\''`) + "'\n"
+	}
+	return os.WriteFile(l.file("env.sh"), []byte(text), 0o600)
+}
