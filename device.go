@@ -2,9 +2,11 @@ package cmg
 
 import "time"
 
-// Approval is whether a device may have secrets.
+// Approval is whether a device may have secrets and content.
 type Approval string
 
+// What a device can be: it waits for an administrator, it may have what it
+// asks for, or nothing at all.
 const (
 	Pending  Approval = "pending"
 	Approved Approval = "approved"

@@ -11,6 +11,7 @@ type GatewayService struct {
 // and subcommands.
 type RoleKind string
 
+// The roles.
 const (
 	RoleGateway         RoleKind = "gateway"
 	RoleConnectionPoint RoleKind = "connection-point"

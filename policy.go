@@ -8,11 +8,12 @@ type Policy struct {
 	ID       string `json:"id"`      // braced GUID, upper case
 	Version  string `json:"version"` // such as 1.00
 	Category string `json:"category"`
-	Flags    uint32 `json:"flags"` // bit 4: secret
+	Flags    uint32 `json:"flags"` // PolicySecret, or 0
 	Body     []byte `json:"body"`  // as sent: UTF-16LE with byte order mark
 }
 
-// PolicySecret marks a policy whose body only its approved device may read.
+// PolicySecret is the flag of a policy whose body only its approved device may
+// read, encrypted to it. No secret body is handed out yet.
 const PolicySecret = 4
 
 // SHA256 is the digest that the assignment names and the client compares.

@@ -28,6 +28,7 @@ type Route struct {
 	Proofs     []Proof  `json:"proofs"`               // any of these lets a caller in; at least one
 	MaxBody    int64    `json:"max_body"`             // bytes of request body; more is 413
 	Idempotent bool     `json:"idempotent,omitempty"` // every method here may be sent twice
+	PassToken  bool     `json:"pass_token,omitempty"` // the site token that proved the caller goes on to the server; else it stays at the gateway
 	Name       string   `json:"name"`                 // for logs and reports, such as "SMS_MP"
 }
 
@@ -117,6 +118,7 @@ func ManagementPointRoutes(id RoleID) []Route {
 		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS"},
 	} {
 		path := e.Prefix
+		e.PassToken = true
 		e.Prefix, e.Proofs = PrefixMutualAuth+id.String()+path, []Proof{ProofCertificate}
 		rs = append(rs, e)
 		e.Prefix, e.Proofs = PrefixServerAuth+id.String()+path, []Proof{ProofToken}

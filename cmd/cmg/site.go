@@ -61,6 +61,9 @@ empty is left as it is.`,
 			if dir == "" || r.settings.Code == "" {
 				return usage("--dir and --code are needed\nexample: %s", strings.TrimSpace(cmd.Example))
 			}
+			if err := r.complete(); err != nil {
+				return err
+			}
 			id, err := makeSite(cmd.Context(), siteFolder(dir), r)
 			if err != nil {
 				return err
@@ -86,15 +89,21 @@ empty is left as it is.`,
 	return c
 }
 
+// complete fills in where connection points reach the management point.
+func (r *siteRequest) complete() error {
+	if r.target != "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(r.listen)
+	if err != nil {
+		return usage("--listen %q is not host:port", r.listen)
+	}
+	r.target = "https://" + net.JoinHostPort("localhost", port)
+	return nil
+}
+
 // makeSite makes a site with one management point and gives its role id.
 func makeSite(ctx context.Context, s siteFolder, r siteRequest) (id cmg.RoleID, err error) {
-	if r.target == "" {
-		_, port, err := net.SplitHostPort(r.listen)
-		if err != nil {
-			return 0, usage("--listen %q is not host:port", r.listen)
-		}
-		r.target = "https://" + net.JoinHostPort("localhost", port)
-	}
 	err = s.create(ctx, r.settings, func(made siteFolder, db *site.Site) (err error) {
 		if id, err = db.AddManagementPoint(ctx, r.name, r.target); err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 
 // connections counts who connected, by the role in the peer's verified
 // certificate. Whoever is no connection point is "other", also one that went
-// away before it asked for anything.
+// away before its handshake was done.
 type connections struct {
 	mu    sync.Mutex
 	fresh map[net.Conn]bool // accepted, not yet counted
@@ -42,7 +42,7 @@ func (c *connections) changed(conn net.Conn, s http.ConnState) {
 		return
 	}
 	delete(c.fresh, conn)
-	if t, ok := conn.(*tls.Conn); ok && s != http.StateClosed {
+	if t, ok := conn.(*tls.Conn); ok {
 		cs := t.ConnectionState()
 		if name, ok := auth.PeerRole(&cs); ok && name.Role == cmg.RoleConnectionPoint {
 			c.n.ConnectionPoint++
