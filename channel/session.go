@@ -75,6 +75,9 @@ type Session struct {
 	draining bool // we sent GOAWAY
 	drained  chan struct{}
 	once     sync.Once
+	ended    chan struct{} // closed with err set
+	mark     atomic.Int64  // what the PING holds whose PONG settle waits for
+	marked   chan struct{}
 
 	away      atomic.Bool  // the peer sent GOAWAY: open no more streams
 	frames    atomic.Int64 // received
@@ -108,7 +111,7 @@ func begin(c net.Conn, cfg Config, outside bool) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{cfg: cfg, conn: c, outside: outside, peer: theirs, w: newWriter(c),
-		streams: map[uint32]*Stream{}, drained: make(chan struct{}), mail: make(chan publication, 1)}
+		streams: map[uint32]*Stream{}, drained: make(chan struct{}), ended: make(chan struct{}), marked: make(chan struct{}, 1), mail: make(chan publication, 1)}
 	s.pool.Store(poolSize)
 	return s, nil
 }
@@ -148,15 +151,21 @@ func (s *Session) Usable() bool {
 // all its goroutines have ended. It closes the connection.
 func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { s.close(context.Cause(ctx)) })
 	var wg sync.WaitGroup
+	wg.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer wg.Done()
+		s.close(context.Cause(ctx))
+	})
 	wg.Go(func() { s.keepAlive(ctx) })
 	if s.cfg.Published != nil {
 		wg.Go(func() { s.takePublications(ctx) })
 	}
 	err := s.read()
 	s.close(err)
-	stop()
+	if stop() {
+		wg.Done()
+	}
 	cancel()
 	wg.Wait()
 	s.w.helpers.Wait()
@@ -187,11 +196,14 @@ func (s *Session) close(err error) {
 	clear(s.streams)
 	s.mu.Unlock()
 	s.w.close(err)
-	s.conn.Close()
+	// Whoever waits is told first: to close TLS can take a while with a peer
+	// that reads no more.
 	for _, st := range lost {
 		st.fail(&StreamError{Code: CodeLost, Text: cut(err.Error())})
 	}
+	close(s.ended)
 	s.once.Do(func() { close(s.drained) })
+	s.conn.Close()
 }
 
 // keepAlive pings, and gives up a peer that is silent. The ping goes out
@@ -201,6 +213,9 @@ func (s *Session) keepAlive(ctx context.Context) {
 	seen, since := s.frames.Load(), time.Now()
 	for {
 		wait := time.Duration(float64(s.cfg.PingEvery) * (0.8 + 0.4*rand.Float64()))
+		if left := s.cfg.DeadAfter - time.Since(since); left < wait {
+			wait = max(left, 0) // look when it is due, not at the next ping
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -221,7 +236,11 @@ func (s *Session) pong(p []byte) {
 	if len(p) != 8 {
 		return
 	}
-	d := time.Since(time.Unix(0, int64(binary.BigEndian.Uint64(p))))
+	sent := int64(binary.BigEndian.Uint64(p))
+	if sent != 0 && sent == s.mark.Load() {
+		signal(s.marked)
+	}
+	d := time.Since(time.Unix(0, sent))
 	if d <= 0 || d > time.Hour {
 		return
 	}
@@ -253,23 +272,20 @@ func (s *Session) Drain(ctx context.Context, why string) {
 	s.close(errDrained)
 }
 
-// settle waits, for a moment, until what was written is on its way: closing
-// a connection at once would cut off the last answers.
+// settle waits, for a moment, until the peer has read what was written: it
+// answers a PING behind it. A connection that is closed before, with frames
+// of the peer still unread, is reset by TCP, and the reset overtakes the last
+// answers and the GOAWAY.
 func (s *Session) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for {
-		s.w.mu.Lock()
-		empty := len(s.w.buf) == 0 && !s.w.writing || s.w.err != nil
-		s.w.mu.Unlock()
-		if empty {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(5 * time.Millisecond):
-		}
+	now := time.Now().UnixNano()
+	s.mark.Store(now)
+	s.w.control(framePing, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(now)))
+	select {
+	case <-s.marked:
+	case <-s.ended:
+	case <-ctx.Done():
 	}
 }
 

@@ -33,6 +33,7 @@ type Stream struct {
 	hasHead bool
 	recvEnd bool
 	sentEnd bool
+	stopped bool // sentEnd, because the other end wants no more
 	started bool
 	err     error
 	credit  int64  // bytes of body that may be sent
@@ -105,7 +106,9 @@ func (st *Stream) takeMessage(h header, c chunk) error {
 			return fmt.Errorf("%w: a body before its head", errProtocol)
 		}
 		if body > 0 {
-			st.queue = append(st.queue, c)
+			st.keep(c)
+		} else {
+			c.free()
 		}
 	} else {
 		n, k := binary.Uvarint(c.b)
@@ -136,6 +139,20 @@ func (st *Stream) takeMessage(h header, c chunk) error {
 	return nil
 }
 
+// keep queues a piece of body. Small pieces share a buffer: a peer that sends
+// its credit byte by byte is not to cost a buffer for each. It is called with
+// mu held.
+func (st *Stream) keep(c chunk) {
+	if n := len(st.queue); n > 0 {
+		if last := &st.queue[n-1]; cap(last.b)-len(last.b) >= len(c.b) {
+			last.b = append(last.b, c.b...)
+			c.free()
+			return
+		}
+	}
+	st.queue = append(st.queue, c)
+}
+
 func (st *Stream) takeReset(p []byte) {
 	e := &StreamError{Code: CodeProtocol}
 	if len(p) >= 2 {
@@ -157,13 +174,24 @@ var errStopped = errors.New("stream: the other end wants no more of the body")
 // stopSending ends this end's writes and leaves its reads.
 func (st *Stream) stopSending(*StreamError) {
 	st.mu.Lock()
-	st.sentEnd = true
-	ended := st.recvEnd
+	st.sentEnd, st.stopped = true, true
+	ended, notify := st.recvEnd, st.notify
 	st.mu.Unlock()
 	signal(st.room)
 	if ended {
 		st.s.drop(st.id)
 	}
+	if notify != nil {
+		notify()
+	}
+}
+
+// Unwanted says that no more of the body that this end sends is wanted: the
+// other end has answered without it, or the stream has ended.
+func (st *Stream) Unwanted() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.stopped || st.err != nil
 }
 
 // fail ends the stream at both directions.

@@ -3,6 +3,7 @@ package channel
 import (
 	"crypto/tls"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -32,7 +33,13 @@ const (
 	// hardWater is where control frames, which do not wait, end the session:
 	// a peer that asks for answers and never reads them.
 	hardWater = 8 << 20
-	writeTime = 10 * time.Second // a write that takes longer is a dead peer
+	// maxWrite bytes that are not taken within writeTime are a dead peer's:
+	// a slow link takes all that may be pending, only not at once.
+	maxWrite  = 128 << 10
+	writeTime = 10 * time.Second
+	// maxRounds is how often whoever sends a frame writes those of others
+	// too: it has work of its own to go on with.
+	maxRounds = 8
 )
 
 func newWriter(c net.Conn) *writer {
@@ -91,7 +98,7 @@ func (w *writer) control(kind frameType, flags byte, stream uint32, parts ...[]b
 	}
 	if len(w.buf) > hardWater {
 		w.fail(errFlooded)
-		w.conn.Close()
+		w.hangUp()
 		return
 	}
 	w.frame(kind, flags, stream, parts...)
@@ -99,9 +106,17 @@ func (w *writer) control(kind frameType, flags byte, stream uint32, parts ...[]b
 		return
 	}
 	w.writing = true
+	w.help()
+}
+
+// help has a goroutine of its own write until nothing is left. It is called
+// with mu held, writing set and err not set: so none is started after close.
+func (w *writer) help() {
 	w.helpers.Go(func() {
 		w.mu.Lock()
-		w.flush()
+		for w.flush() {
+		}
+		w.mu.Unlock()
 	})
 }
 
@@ -113,13 +128,23 @@ func (w *writer) drain() {
 		return
 	}
 	w.writing = true
-	w.flush()
+	w.mu.Unlock()
+	runtime.Gosched() // let those that are ready add their frame to this write
+	w.mu.Lock()
+	if w.flush() {
+		w.help()
+	}
+	w.mu.Unlock()
 }
 
-// flush writes until nothing is left. It is called with mu held and writing
-// set, and returns without either.
-func (w *writer) flush() {
-	for len(w.buf) > 0 && w.err == nil {
+// flush writes until nothing is left, for so many rounds. It is called with
+// mu held and writing set, and returns with mu held; more says that there is
+// something left, and that writing is still set.
+func (w *writer) flush() (more bool) {
+	for round := 0; len(w.buf) > 0 && w.err == nil; round++ {
+		if round == maxRounds {
+			return true
+		}
 		b := w.buf
 		w.buf, w.spare = w.spare[:0], nil
 		w.mu.Unlock()
@@ -131,22 +156,41 @@ func (w *writer) flush() {
 		}
 		if err != nil {
 			w.fail(err)
-			w.conn.Close() // wakes the reader, which ends the session
+			w.hangUp()
 		}
 	}
 	w.writing = false
-	w.mu.Unlock()
+	return false
 }
 
 func (w *writer) write(b []byte) error {
-	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
-		return err
+	for len(b) > 0 {
+		p := b[:min(len(b), maxWrite)]
+		b = b[len(p):]
+		if err := w.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+			return err
+		}
+		var err error
+		if w.wire != nil {
+			err = w.wire.Flush(w.tls, p)
+		} else {
+			_, err = w.conn.Write(p)
+		}
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// hangUp wakes the reader, which ends the session. It does not wait, as TLS
+// does, for a last alert to be written.
+func (w *writer) hangUp() {
 	if w.wire != nil {
-		return w.wire.Flush(w.tls, b)
+		w.wire.CloseNow()
+		return
 	}
-	_, err := w.conn.Write(b)
-	return err
+	w.conn.Close()
 }
 
 // fail is called with mu held.

@@ -124,6 +124,7 @@ func TestAppendResponse(t *testing.T) {
 		"empty":      {Framing{Method: []byte("GET")}, 0, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n", false},
 		"head":       {Framing{Method: []byte("HEAD")}, 7, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\n", false},
 		"head, long": {Framing{Method: []byte("HEAD")}, Chunked, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", false},
+		"kept, 1.0":  {Framing{Method: []byte("GET"), HTTP10: true}, 7, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 7\r\nConnection: keep-alive\r\n\r\n", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.Length = c.length

@@ -16,6 +16,7 @@ package h1
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/opencmg/cmg"
 )
@@ -107,8 +108,30 @@ func newField(name string, value []byte) Field {
 	return Field{Name: []byte(name), Value: value, ID: id, exact: exact}
 }
 
+// Drop takes out every field known as id.
+func (r *Request) Drop(id NameID) {
+	r.Fields = slices.DeleteFunc(r.Fields, func(f Field) bool { return f.ID == id })
+}
+
 // Get gives the value of the first field known as id, or nil.
 func (r *Request) Get(id NameID) []byte { return get(r.Fields, id) }
+
+// Count says how many fields are known as id.
+func (r *Request) Count(id NameID) (n int) {
+	for i := range r.Fields {
+		if r.Fields[i].ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+// Drop takes the fields known as id out.
+func (r *Response) Drop(id NameID) {
+	if r.Get(id) != nil {
+		r.Fields = slices.DeleteFunc(r.Fields, func(f Field) bool { return f.ID == id })
+	}
+}
 
 // Get gives the value of the first field known as id, or nil.
 func (r *Response) Get(id NameID) []byte { return get(r.Fields, id) }

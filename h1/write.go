@@ -33,7 +33,7 @@ func sendsLength(method []byte) bool {
 	return true
 }
 
-// How a response is framed towards one client.
+// A Framing says how a response is framed towards one client.
 type Framing struct {
 	Method []byte // of the request
 	HTTP10 bool   // the client speaks HTTP/1.0: no chunks
@@ -62,8 +62,11 @@ func AppendResponse(b []byte, r *Response, f Framing) (out []byte, chunked bool)
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		chunked = true
 	}
-	if f.Close {
+	switch {
+	case f.Close:
 		b = append(b, "Connection: close\r\n"...)
+	case f.HTTP10: // it asked, and without this would wait for the end
+		b = append(b, "Connection: keep-alive\r\n"...)
 	}
 	return append(b, "\r\n"...), chunked
 }

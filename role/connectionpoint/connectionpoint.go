@@ -1,0 +1,212 @@
+// Package connectionpoint holds channels open from inside a network to every
+// gateway instance outside it, and passes what arrives to the servers it is
+// mapped to.
+//
+// It fetches from its site what is published and where each prefix leads
+// (see [cmg.Map]), carries the signed publication to each gateway, and keeps
+// the last map on disk, so that it can start while its site is away. It
+// listens on nothing but its status page.
+package connectionpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/web"
+)
+
+// Config says what a connection point needs. Fields with a JSON name come
+// from the configuration; main sets the rest.
+type Config struct {
+	Name        string             `json:"name"`         // empty: the name in its certificate
+	Gateways    []string           `json:"gateways"`     // host:port of each instance's channel listener; at least one
+	Identity    auth.IdentityFiles `json:"identity"`     // issued by the site
+	Map         string             `json:"map"`          // https:// address of a management point, or a file
+	StateDir    string             `json:"state_dir"`    // keeps the last map
+	Connections int                `json:"connections"`  // to each gateway; 0: 2
+	Targets     []Target           `json:"targets"`      // how to meet servers that are not our site's
+	MaxRequests int                `json:"max_requests"` // at once; 0: 8,192
+	MapEvery    time.Duration      `json:"map_every"`    // how often to ask for a new map; 0: 5 s
+	AnswerTime  time.Duration      `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
+	Status      string             `json:"status"`       // health and status, plain HTTP: keep it on loopback; empty: none
+	Drain       time.Duration      `json:"drain"`        // for requests under way when told to stop; 0: 20 s
+
+	Log *slog.Logger     `json:"-"` // nil is silent
+	Now func() time.Time `json:"-"` // nil: time.Now
+}
+
+// A Target says how to make TLS connections to one server. A server that is
+// not listed is met with the site's roots and this point's own certificate.
+type Target struct {
+	URL         string `json:"url"`         // https://host[:port], as in the map
+	Roots       string `json:"roots"`       // PEM file; empty: the system's roots
+	Certificate string `json:"certificate"` // PEM file; empty: none is shown
+	Key         string `json:"key"`         // PEM file
+}
+
+// A Point is a connection point. Run it once.
+type Point struct {
+	cfg      Config
+	log      *slog.Logger
+	identity *auth.Identity
+	health   *web.Health
+	maps     *maps
+	pool     *upstreams
+	links    []*link
+	judging  sync.Mutex // of readiness
+
+	jobs     chan *channel.Stream
+	workers  sync.WaitGroup
+	active   atomic.Int64
+	idle     atomic.Int64
+	requests atomic.Int64
+	failed   atomic.Int64
+}
+
+// New checks c, reads its files and returns a Point that has started nothing.
+func New(c Config) (*Point, error) {
+	c = c.withDefaults()
+	p := &Point{cfg: c, log: c.Log, health: web.NewHealth(string(cmg.RoleConnectionPoint)), jobs: make(chan *channel.Stream)}
+	if len(c.Gateways) == 0 {
+		return nil, fmt.Errorf("connection point: gateways is empty: %w", cmg.ErrInvalid)
+	}
+	for _, a := range c.Gateways {
+		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
+			return nil, fmt.Errorf("connection point: gateways: %q is not host:port: %w", a, cmg.ErrInvalid)
+		}
+	}
+	var err error
+	if p.identity, err = auth.LoadIdentity(c.Identity); err != nil {
+		return nil, fmt.Errorf("connection point: identity: %w", err)
+	}
+	name := p.identity.Name()
+	if name.Role != cmg.RoleConnectionPoint {
+		return nil, fmt.Errorf("connection point: identity: the certificate %s is for the role %q, not %q: %w", c.Identity.Certificate, name.Role, cmg.RoleConnectionPoint, cmg.ErrInvalid)
+	}
+	if p.cfg.Name == "" {
+		p.cfg.Name = name.Name
+	}
+	if c.StateDir == "" || c.Map == "" {
+		return nil, fmt.Errorf("connection point: state_dir and map have to be set: %w", cmg.ErrInvalid)
+	}
+	if p.pool, err = newUpstreams(p.identity, c.Targets); err != nil {
+		return nil, fmt.Errorf("connection point: targets: %w", err)
+	}
+	p.maps = newMaps(p)
+	for _, a := range c.Gateways {
+		n := new(news)
+		for i := range p.cfg.Connections {
+			p.links = append(p.links, &link{p: p, gateway: a, news: n, number: i})
+		}
+	}
+	p.publishStatus()
+	return p, nil
+}
+
+func (c Config) withDefaults() Config {
+	def := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	defTime := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Connections, 2)
+	def(&c.MaxRequests, 8192)
+	defTime(&c.MapEvery, 5*time.Second)
+	defTime(&c.AnswerTime, 20*time.Minute)
+	defTime(&c.Drain, 20*time.Second)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.Log = web.Log(c.Log)
+	return c
+}
+
+// Run keeps the channels open until ctx ends, then lets requests under way
+// finish within Config.Drain. It returns after every goroutine it started
+// has ended.
+func (p *Point) Run(ctx context.Context) error {
+	if err := os.MkdirAll(p.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("connection point: state_dir: %w", err)
+	}
+	if err := p.maps.load(); err != nil {
+		p.log.Warn("the kept map cannot be used; waiting for the site", "err", err)
+	}
+	var wg sync.WaitGroup
+	if p.cfg.Status != "" {
+		ln, err := net.Listen("tcp", p.cfg.Status)
+		if err != nil {
+			return fmt.Errorf("connection point: listen for status: %w", err)
+		}
+		srv := &http.Server{Handler: p.health.Handler(), ReadHeaderTimeout: 5 * time.Second}
+		wg.Go(func() {
+			if err := web.Serve(ctx, srv, ln, time.Second); err != nil {
+				p.log.Error("status", "err", err)
+			}
+		})
+	}
+	p.log.Info("connection point is up", "name", p.cfg.Name, "gateways", p.cfg.Gateways)
+	wg.Go(func() { p.maps.follow(ctx) })
+	wg.Go(func() { p.pool.tend(ctx) })
+	for _, l := range p.links {
+		wg.Go(func() { l.keep(ctx) })
+	}
+	wg.Wait()
+	close(p.jobs)
+	p.workers.Wait()
+	p.pool.close()
+	return nil
+}
+
+// publishStatus says what the status page shows.
+func (p *Point) publishStatus() {
+	p.health.Publish("name", func() any { return p.cfg.Name })
+	p.health.Publish("requests", func() any { return p.requests.Load() })
+	p.health.Publish("in_flight", func() any { return p.active.Load() })
+	p.health.Publish("failed", func() any { return p.failed.Load() })
+	p.health.Publish("map", func() any { return p.maps.status() })
+	p.health.Publish("gateways", func() any {
+		rows := map[string][]any{}
+		for _, l := range p.links {
+			rows[l.gateway] = append(rows[l.gateway], l.status())
+		}
+		return rows
+	})
+	p.updateReadiness()
+}
+
+func (p *Point) updateReadiness() {
+	p.judging.Lock() // what was seen first is said first
+	defer p.judging.Unlock()
+	up := map[string]bool{}
+	for _, l := range p.links {
+		up[l.gateway] = up[l.gateway] || l.session.Load() != nil
+	}
+	var errs []error
+	for _, a := range p.cfg.Gateways {
+		if !up[a] {
+			errs = append(errs, fmt.Errorf("no channel to %s", a))
+		}
+	}
+	p.health.Set("gateways", errors.Join(errs...))
+	var err error
+	if p.maps.table.Load() == nil {
+		err = errors.New("no map was received yet")
+	}
+	p.health.Set("map", err)
+}

@@ -1,0 +1,230 @@
+package connectionpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/web"
+)
+
+const (
+	mapPath = "/cmg/v1/map"
+	mapFile = "map.json"
+	maxMap  = 8 << 20
+	mapTime = 20 * time.Second
+)
+
+// A table is one map made ready: an immutable snapshot.
+type table struct {
+	version     uint64
+	publication string // signed, as it goes to the gateways
+	mappings    []mapping
+}
+
+type mapping struct {
+	prefix string // in lower case
+	target *target
+	base   string // path of the target that takes the prefix's place
+}
+
+// match finds the mapping with the longest prefix of whole segments of path.
+func (t *table) match(path []byte) *mapping {
+	for i := range t.mappings { // longest first
+		m := &t.mappings[i]
+		n := len(m.prefix)
+		if len(path) >= n && (len(path) == n || path[n] == '/') && foldEqual(path[:n], m.prefix) {
+			return m
+		}
+	}
+	return nil
+}
+
+func foldEqual(b []byte, low string) bool {
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != low[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// maps follows the site's map.
+type maps struct {
+	p     *Point
+	table atomic.Pointer[table] // nil until one is known
+
+	mu    sync.Mutex
+	state string
+	etag  string
+	raw   []byte
+}
+
+func newMaps(p *Point) *maps { return &maps{p: p, state: "not asked yet"} }
+
+func (m *maps) status() any {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row := map[string]any{"state": m.state}
+	if t := m.table.Load(); t != nil {
+		row["version"], row["mappings"] = t.version, len(t.mappings)
+	}
+	return row
+}
+
+// load takes the map kept by an earlier run.
+func (m *maps) load() error {
+	b, err := os.ReadFile(filepath.Join(m.p.cfg.StateDir, mapFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.take(b)
+}
+
+// take checks a map and lets all new requests meet it.
+func (m *maps) take(raw []byte) error {
+	var doc cmg.Map
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return fmt.Errorf("read map: %w: %w", err, cmg.ErrInvalid)
+	}
+	pub, err := auth.ReadPublication(m.p.identity, doc.Publication, m.p.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("read map: publication: %w", err)
+	}
+	t := &table{version: pub.Version, publication: doc.Publication}
+	for _, e := range doc.Mappings {
+		if err := e.Check(); err != nil {
+			return err
+		}
+		target, base, err := m.p.pool.target(e.Target)
+		if err != nil {
+			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
+		}
+		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base})
+	}
+	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })
+	m.table.Store(t)
+	m.raw = raw
+	m.p.updateReadiness()
+	for _, l := range m.p.links {
+		l.publish()
+	}
+	return nil
+}
+
+// follow asks for the map until ctx ends.
+func (m *maps) follow(ctx context.Context) {
+	// HTTP/1.1, of which a request that takes too long closes its connection:
+	// the next one does not go down the same dead one.
+	client := &http.Client{Timeout: mapTime, Transport: &http.Transport{TLSClientConfig: m.p.identity.Client()}}
+	defer client.CloseIdleConnections()
+	failing := false
+	for {
+		err := m.refresh(ctx, client)
+		m.mu.Lock()
+		m.state = "ok"
+		if err != nil {
+			m.state = err.Error()
+		}
+		m.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			m.p.log.Warn("the site's map cannot be had; going on with the last one", "err", err)
+		case err == nil && failing:
+			m.p.log.Info("the site's map can be had again")
+		}
+		failing = err != nil
+		every := m.p.cfg.MapEvery
+		if failing { // a site that comes back is wanted soon
+			every = min(every, 2*time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every*4/5 + rand.N(every*2/5+1)):
+		}
+	}
+}
+
+func (m *maps) refresh(ctx context.Context, client *http.Client) error {
+	raw, etag, err := m.read(ctx, client)
+	if err != nil || raw == nil {
+		return err
+	}
+	if string(raw) == string(m.raw) {
+		m.etag = etag
+		return nil
+	}
+	if err := m.take(raw); err != nil {
+		return err
+	}
+	m.etag = etag
+	m.p.log.Info("new map", "version", m.table.Load().version, "mappings", len(m.table.Load().mappings))
+	return m.keep(raw)
+}
+
+// read gives the map, or nil where it is unchanged.
+func (m *maps) read(ctx context.Context, client *http.Client) (raw []byte, etag string, err error) {
+	if !strings.HasPrefix(m.p.cfg.Map, "https://") {
+		raw, err := os.ReadFile(m.p.cfg.Map)
+		return raw, "", err
+	}
+	req, err := http.NewRequestWithContext(ctx, "GET", strings.TrimSuffix(m.p.cfg.Map, "/")+mapPath, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	if m.etag != "" {
+		req.Header.Set("If-None-Match", m.etag)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified {
+		return nil, "", nil
+	}
+	if err := web.ReadAnswer(resp); err != nil {
+		return nil, "", fmt.Errorf("ask %s for the map: %w", m.p.cfg.Map, err)
+	}
+	raw, err = io.ReadAll(io.LimitReader(resp.Body, maxMap+1))
+	if err == nil && len(raw) > maxMap {
+		err = fmt.Errorf("map of more than %d bytes: %w", maxMap, cmg.ErrTooLarge)
+	}
+	return raw, resp.Header.Get("ETag"), err
+}
+
+func (m *maps) keep(raw []byte) error {
+	f, err := os.CreateTemp(m.p.cfg.StateDir, mapFile+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename there is none of that name
+	_, err = f.Write(raw)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(m.p.cfg.StateDir, mapFile))
+}

@@ -1,0 +1,378 @@
+package connectionpoint
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/h1"
+)
+
+// spareWorkers is how many workers wait for requests; more come and go.
+const spareWorkers = 256
+
+// handle gives a stream to a worker. A session's reader calls it: it must
+// not wait.
+func (p *Point) handle(st *channel.Stream) {
+	if p.active.Add(1) > int64(p.cfg.MaxRequests) {
+		p.active.Add(-1)
+		st.Reset(channel.CodeRefused, "the connection point has as many requests as it takes")
+		return
+	}
+	select {
+	case p.jobs <- st:
+	default:
+		p.workers.Go(func() { p.work(st) })
+	}
+}
+
+// work serves streams one after the other. A worker's memory and stack are
+// used again.
+func (p *Point) work(st *channel.Stream) {
+	r := &relay{p: p}
+	for ok := true; ok; {
+		p.requests.Add(1)
+		if err := r.serve(st); err != nil {
+			p.failed.Add(1)
+			p.log.Warn("request failed", "request", r.id, "err", err)
+		}
+		p.active.Add(-1)
+		r.release()
+		if p.idle.Add(1) > spareWorkers {
+			p.idle.Add(-1)
+			return
+		}
+		st, ok = <-p.jobs
+		p.idle.Add(-1)
+	}
+}
+
+// A relay passes one request after the other to a server and the answer
+// back.
+type relay struct {
+	p      *Point
+	req    h1.Request
+	res    h1.Response
+	out    []byte // text towards the server
+	head   []byte // compact head towards the gateway
+	method []byte
+	id     string
+	length int64
+}
+
+func (r *relay) release() {
+	if cap(r.out) > 64<<10 {
+		r.out = nil
+	}
+	r.id = ""
+}
+
+// serve answers one stream. Its error is for the log: the gateway was told.
+func (r *relay) serve(st *channel.Stream) error {
+	defer st.Close()
+	h, err := st.Head()
+	if err != nil {
+		return nil // the gateway took it back
+	}
+	if err := r.req.ParseCompact(h); err != nil {
+		st.Reset(channel.CodeProtocol, err.Error())
+		return err
+	}
+	r.id = string(r.req.Get(h1.RequestID))
+	// The gateway has done this before, but it stands outside: a path that
+	// climbs out of its mapping is not to be had with its help either.
+	if norm, err := h1.NormalPath(r.req.Path); err != nil || !bytes.Equal(norm, r.req.Path) {
+		err = fmt.Errorf("the path %q is not in normal form", r.req.Path)
+		st.Reset(channel.CodeProtocol, err.Error())
+		return err
+	}
+	t := r.p.maps.table.Load()
+	var m *mapping
+	if t != nil {
+		m = t.match(r.req.Path)
+	}
+	if m == nil {
+		err := fmt.Errorf("nothing is mapped at %s", r.req.Path)
+		st.Reset(channel.CodeUnreachable, err.Error())
+		return err
+	}
+	r.method = append(r.method[:0], r.req.Method...)
+	r.length = r.req.Length
+	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
+	return r.exchange(st, m.target)
+}
+
+// targetOf puts the target's base in the prefix's place.
+func (r *relay) targetOf(m *mapping) []byte {
+	rest := r.req.Target[len(m.prefix):]
+	if len(m.base) == 0 && (len(rest) == 0 || rest[0] == '?') {
+		return append([]byte("/"), rest...)
+	}
+	return append([]byte(m.base), rest...)
+}
+
+// exchange sends the request and passes the answer on. A connection that the
+// server had closed while it was idle is replaced by a new one, if the
+// server cannot have acted on the request.
+func (r *relay) exchange(st *channel.Stream, t *target) error {
+	body, whole := st.First()
+	if r.length != h1.Chunked && int64(len(body)) > r.length {
+		return r.broken(st, nil, errMoreBody)
+	}
+	if whole = whole && r.length != h1.Chunked; whole && int64(len(body)) < r.length {
+		return r.broken(st, nil, errLessBody)
+	}
+	for stale := false; ; stale = true {
+		c, err := r.connect(st, t, stale)
+		if err != nil {
+			if st.Err() != nil {
+				return nil // the gateway took it back: that is why
+			}
+			st.Abort(channel.CodeUnreachable, err.Error())
+			return err
+		}
+		again, err := r.once(st, t, c, body, whole)
+		if !again {
+			return err
+		}
+	}
+}
+
+// What a gateway never sends: the server would wait for the rest, or take it
+// for the next request.
+var (
+	errMoreBody = errors.New("more body than the head says")
+	errLessBody = errors.New("less body than the head says")
+)
+
+// connect gives an idle connection, unless fresh, or makes a new one.
+func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error) {
+	if !fresh {
+		if c := t.get(!safe(r.method)); c != nil {
+			return c, nil
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	st.Notify(func() { // nobody waits for it any more
+		if st.Err() != nil {
+			cancel()
+		}
+	})
+	defer st.Notify(nil)
+	return t.dial(ctx)
+}
+
+// once tries one connection. again says that it was stale and another may be
+// tried.
+func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole bool) (again bool, err error) {
+	st.Notify(func() { // a gateway that takes the request back ends what we wait for
+		if st.Err() != nil {
+			c.raw.Close()
+		}
+	})
+	defer st.Notify(nil)
+	if !safe(r.method) {
+		st.Started()
+	}
+	n := len(r.out)
+	if r.length == h1.Chunked && len(body) > 0 {
+		r.out = h1.AppendChunk(r.out, body)
+	} else {
+		r.out = append(r.out, body...)
+	}
+	c.raw.SetDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+	_, err = c.Write(r.out)
+	r.out = r.out[:n]
+	if err != nil { // the server has not all of it, and cannot have acted on it
+		c.raw.Close()
+		if c.used && st.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return true, nil
+		}
+		return false, r.broken(st, c, fmt.Errorf("write to %s: %w", t.address, err))
+	}
+	var sender chan error
+	if !whole {
+		sender = make(chan error, 1)
+		c.raw.SetReadDeadline(time.Time{})                            // it begins to run when all is sent
+		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
+	}
+	err = c.rd.Response(&r.res, r.method)
+	if err != nil && sender == nil && c.used && safe(r.method) && st.Err() == nil && closed(c, err) {
+		c.raw.Close()
+		return true, nil
+	}
+	if err == nil {
+		err = r.answer(st, c)
+	} else {
+		err = fmt.Errorf("read from %s: %w", t.address, err)
+	}
+	return false, r.finish(st, t, c, sender, err)
+}
+
+// finish waits for the sender, keeps the connection if it is of more use,
+// and tells the gateway of a failure.
+func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error, err error) error {
+	if sender != nil {
+		select {
+		case sent := <-sender:
+			if sent != nil {
+				r.res.Close = true
+			}
+		default: // answered before it has all of the request
+			r.res.Close = true
+			if err != nil {
+				st.Abort(code(err), err.Error())
+			}
+			c.raw.Close()
+			<-sender
+		}
+	}
+	if err != nil {
+		return r.broken(st, c, err)
+	}
+	if r.res.Close || st.Err() != nil {
+		c.raw.Close()
+		return nil
+	}
+	c.raw.SetDeadline(time.Time{})
+	t.put(c)
+	return nil
+}
+
+// broken ends a stream whose request failed.
+func (r *relay) broken(st *channel.Stream, c *conn, err error) error {
+	if c != nil {
+		c.raw.Close()
+	}
+	if st.Err() != nil {
+		return nil // the gateway took it back: that is why
+	}
+	st.Abort(code(err), err.Error())
+	return err
+}
+
+// closed says that a server closed its connection before a byte of its
+// answer.
+func closed(c *conn, err error) bool {
+	var bad *h1.Error
+	return c.rd.Buffered() == 0 && !errors.As(err, &bad) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func code(err error) channel.Code {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return channel.CodeTimeout
+	}
+	return channel.CodeFailed
+}
+
+// safe says that a method has no effect (RFC 9110, section 9.2.1).
+func safe(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "OPTIONS", "PROPFIND":
+		return true
+	}
+	return false
+}
+
+// sendBody sends the rest of a request's body as it arrives. The time for the
+// answer begins to run at its end.
+func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
+	defer func() { c.raw.SetReadDeadline(time.Now().Add(r.p.cfg.AnswerTime)) }()
+	length := r.length
+	var chunk []byte
+	for {
+		p, err := st.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if sent += int64(len(p)); length != h1.Chunked && sent > length {
+			c.raw.Close()
+			return errMoreBody
+		}
+		if length == h1.Chunked {
+			if len(p) == 0 {
+				continue
+			}
+			chunk = h1.AppendChunk(chunk[:0], p)
+			p = chunk
+		}
+		c.raw.SetWriteDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+		if _, err := c.Write(p); err != nil {
+			return err
+		}
+	}
+	if length == h1.Chunked {
+		_, err := io.WriteString(c, h1.LastChunk)
+		return err
+	}
+	if sent < length {
+		c.raw.Close()
+		return errLessBody
+	}
+	return nil
+}
+
+// answer passes the answer's head and body on.
+func (r *relay) answer(st *channel.Stream, c *conn) error {
+	r.reason()
+	r.head = r.res.AppendCompact(r.head[:0])
+	if h1.NoBody(r.method, r.res.Status) || r.res.Length == 0 {
+		return st.Respond(r.head, nil, true)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	body := c.rd.Body(r.res.Length)
+	if n := r.res.Length; n > 0 && n <= channel.MaxInline {
+		if _, err := io.ReadFull(&body, (*buf)[:n]); err != nil {
+			return fmt.Errorf("read body: %w", err)
+		}
+		return st.Respond(r.head, (*buf)[:n], true)
+	}
+	if err := st.Respond(r.head, nil, false); err != nil {
+		return err
+	}
+	for {
+		c.raw.SetReadDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+		n, err := body.Read(*buf)
+		switch {
+		case err == io.EOF || err == nil && body.Done():
+			return st.WriteEnd((*buf)[:n])
+		case err != nil:
+			return fmt.Errorf("read body: %w", err)
+		}
+		if _, err := st.Write((*buf)[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// reason makes the status line of a refusal say that the inside gave it: the
+// server's own words without blanks behind CMGConnector_.
+func (r *relay) reason() {
+	if r.res.Status < 400 {
+		if len(r.res.Reason) == 0 {
+			r.res.Reason = []byte(http.StatusText(r.res.Status))
+		}
+		return
+	}
+	words := string(r.res.Reason)
+	if strings.TrimSpace(words) == "" {
+		words = http.StatusText(r.res.Status)
+	}
+	r.res.Reason = append([]byte("CMGConnector_"), strings.Join(strings.Fields(words), "")...)
+}
+
+// buffers are for pieces of an answer's body.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

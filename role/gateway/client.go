@@ -1,0 +1,368 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/h1"
+)
+
+// timeLimits are those of a client and its requests.
+type timeLimits struct {
+	idle   time.Duration // between two requests
+	head   time.Duration // from a head's first byte to its last
+	body   time.Duration // without a byte of a body
+	write  time.Duration // for one write
+	park   time.Duration // a request that waits longer holds no buffers
+	linger time.Duration // after a refusal, for what the client still sends
+	point  time.Duration // for a connection point that a request could be sent to
+}
+
+func usual() timeLimits {
+	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute,
+		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second}
+}
+
+// keepUnused is how much of a body that nobody wanted is read so that the
+// connection can be kept.
+const keepUnused = 64 << 10
+
+// A client is one HTTP/1.1 connection.
+type client struct {
+	g    *Gateway
+	tls  *tls.Conn
+	wire *channel.Gather
+	rd   *h1.Reader
+	x    exchange
+	req  h1.Request
+	body h1.Body
+	cut  bool   // the body could not be read to its end
+	out  []byte // of the answer's head; its memory is used again
+
+	framing h1.Framing
+	chunked bool
+	timer   *time.Timer
+
+	idle   atomic.Bool
+	ending atomic.Bool
+
+	// A stream that has something to say ends a read of the connection, if
+	// one is waited for: never one of a later request.
+	park     sync.Mutex
+	parked   bool // a read may be ended
+	unwanted bool // of a body: it was
+}
+
+var past = time.Unix(1, 0)
+
+func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState) *client {
+	c := &client{g: g, tls: t, wire: wire}
+	c.rd = h1.NewReader(t)
+	host, _, _ := net.SplitHostPort(t.RemoteAddr().String())
+	c.x = exchange{g: g, req: &c.req, remote: host, out: c, evidence: auth.Evidence{Certificates: state.PeerCertificates}}
+	return c
+}
+
+// serve answers requests until the connection ends.
+func (c *client) serve(ctx context.Context) {
+	defer c.tls.Close()
+	if !c.g.clients.add(c) {
+		return
+	}
+	defer c.g.clients.remove(c)
+	for c.next(ctx) {
+	}
+}
+
+// end closes the connection whatever it is doing.
+func (c *client) end() {
+	c.x.abandon()
+	c.wire.Conn.(*slotConn).abort()
+}
+
+// endIfIdle ends a connection that waits for its next request; one that is
+// busy ends after its answer.
+func (c *client) endIfIdle() {
+	c.ending.Store(true)
+	if c.idle.Load() {
+		c.tls.SetReadDeadline(past)
+	}
+}
+
+// next answers one request, and says whether the connection can be used
+// again.
+func (c *client) next(ctx context.Context) bool {
+	c.rd.Release()
+	if c.rd.Buffered() == 0 {
+		c.x.forget()
+		c.tls.SetReadDeadline(time.Now().Add(c.g.limits.idle))
+		c.idle.Store(true)
+		if c.ending.Load() || c.g.draining.Load() {
+			return false
+		}
+		err := c.rd.Wait()
+		c.idle.Store(false)
+		if err != nil {
+			return false
+		}
+	}
+	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.head))
+	if err := c.rd.Request(&c.req); err != nil {
+		c.refuseHead(err)
+		return false
+	}
+	c.framing = h1.Framing{HTTP10: c.req.HTTP10, Close: c.req.Close}
+	c.framing.Method = append(c.framing.Method[:0], c.req.Method...)
+	c.body, c.cut = c.rd.Body(c.req.Length), false
+	x := &c.x
+	x.evidence.Authorization = string(c.req.Get(h1.Authorization))
+	x.body = nil
+	if c.req.Length != 0 {
+		x.body = clientBody{c}
+	}
+	if err := x.run(ctx); err != nil {
+		c.end()
+		return false
+	}
+	return c.finish()
+}
+
+// finish reads what is left of a body that nobody wanted. Where that is much
+// or unknown the connection ends, after a moment in which the client can
+// read the answer before it meets a reset.
+func (c *client) finish() bool {
+	if c.body.Done() {
+		return !c.framing.Close
+	}
+	if !c.framing.Close && !c.unread() {
+		if _, err := io.Copy(io.Discard, clientBody{c}); err == nil {
+			return true
+		}
+		return false
+	}
+	c.linger()
+	return false
+}
+
+func (c *client) linger() {
+	c.tls.CloseWrite()
+	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.linger))
+	buf := pieces.Get().(*[]byte)
+	defer pieces.Put(buf)
+	for {
+		if _, err := c.tls.Read(*buf); err != nil {
+			return
+		}
+	}
+}
+
+// refuseHead answers a head that cannot be read, if there is anybody to
+// answer.
+func (c *client) refuseHead(err error) {
+	var bad *h1.Error
+	switch {
+	case errors.As(err, &bad):
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.ending.Load():
+		bad = &h1.Error{Status: 408, Why: "the head did not arrive in time"}
+	default:
+		return
+	}
+	c.req.Reset()
+	c.framing = h1.Framing{Close: true}
+	c.x.id, c.x.method, c.x.path, c.x.route = c.g.ids.next(), "", nil, nil
+	c.g.counts.requests.Add(1)
+	if c.x.refuse(badHead(bad)) == nil {
+		c.linger()
+	}
+}
+
+// badHead makes the refusal of a head that cannot be read, of HTTP/1.1 or of
+// HTTP/2.
+func badHead(bad *h1.Error) *cmg.Refusal {
+	code := "CMGService_Bad_Request"
+	switch bad.Status {
+	case 408:
+		code = "CMGService_Head_Timeout"
+	case 414:
+		code = "CMGService_Target_Too_Long"
+	case 417:
+		code = "CMGService_Expectation_Failed"
+	case 431:
+		code = "CMGService_Head_Too_Large"
+	case 501:
+		code = "CMGService_Method_Not_Served"
+	case 505:
+		code = "CMGService_Version_Not_Served"
+	}
+	return cmg.Refuse(bad.Status, code, bad.Why, nil)
+}
+
+// clientBody reads the request's body, and bounds how long it may take.
+type clientBody struct{ c *client }
+
+func (b clientBody) Read(p []byte) (int, error) {
+	b.c.tls.SetReadDeadline(time.Now().Add(b.c.g.limits.body))
+	b.c.park.Lock()
+	stop := b.c.unwanted
+	b.c.park.Unlock()
+	if stop {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n, err := b.c.body.Read(p)
+	b.c.cut = b.c.cut || err != nil && err != io.EOF
+	return n, err
+}
+
+// unread says that a body is there whose end is too far away, or cannot be
+// found any more: the connection ends instead.
+func (c *client) unread() bool {
+	return !c.body.Done() && (c.cut || c.req.Length < 0 || c.req.Length > keepUnused || c.req.Expect)
+}
+
+func (c *client) watch(st *channel.Stream) (unwatch func()) {
+	c.setParked(true)
+	st.Notify(func() {
+		c.park.Lock()
+		defer c.park.Unlock()
+		if c.parked && st.Unwanted() {
+			c.unwanted = true
+			c.tls.SetReadDeadline(past)
+		}
+	})
+	return func() {
+		st.Notify(nil)
+		c.setParked(false)
+	}
+}
+
+func (c *client) proceed() error {
+	if !c.req.Expect || c.rd.Buffered() > 0 {
+		return nil
+	}
+	c.req.Expect = false
+	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+}
+
+func (c *client) answer(r *h1.Response, first []byte, end bool) error {
+	switch { // whatever ends the connection behind this answer: say so
+	case c.unread():
+		c.framing.Close = true
+	case r.Length < 0 && !end && c.framing.HTTP10:
+		c.framing.Close = true
+	case c.ending.Load() || c.g.draining.Load():
+		c.framing.Close = true
+	}
+	if r.Length < 0 && end {
+		r.Length = int64(len(first))
+	}
+	c.out, c.chunked = h1.AppendResponse(c.out[:0], r, c.framing)
+	if c.chunked {
+		return c.piece(first, end)
+	}
+	c.out = append(c.out, first...)
+	return c.flush()
+}
+
+func (c *client) piece(p []byte, end bool) error {
+	switch {
+	case c.chunked && len(p) > 0:
+		c.out = h1.AppendChunk(c.out, p)
+	default:
+		c.out = append(c.out, p...)
+	}
+	if c.chunked && end {
+		c.out = append(c.out, h1.LastChunk...)
+	}
+	return c.flush()
+}
+
+// keepOut is the capacity of the output buffer that stays with a connection.
+const keepOut = 4 << 10
+
+func (c *client) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	err := c.write(c.out)
+	if c.out = c.out[:0]; cap(c.out) > keepOut {
+		c.out = nil
+	}
+	return err
+}
+
+func (c *client) write(b []byte) error {
+	c.tls.SetWriteDeadline(time.Now().Add(c.g.limits.write))
+	return c.wire.Flush(c.tls, b)
+}
+
+// wait blocks until the stream has its answer. A request that waits long is
+// parked: this goroutine then reads the client's connection, with no buffer
+// of ours held, so that a client that goes away is noticed; the answer ends
+// that read.
+func (c *client) wait(ctx context.Context, st *channel.Stream) error {
+	if c.timer == nil {
+		c.timer = time.NewTimer(c.g.limits.park)
+	} else {
+		c.timer.Reset(c.g.limits.park)
+	}
+	for !st.HasHead() {
+		select {
+		case <-st.Ready():
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.timer.C:
+			if c.rd.Buffered() > 0 || !c.body.Done() {
+				<-st.Ready() // the client talks on: it has not gone
+				continue
+			}
+			return c.parkUntil(st)
+		}
+	}
+	c.timer.Stop()
+	return nil
+}
+
+func (c *client) parkUntil(st *channel.Stream) error {
+	if cap(c.out) > 0 {
+		c.out = nil
+	}
+	c.tls.SetReadDeadline(time.Time{})
+	c.setParked(true)
+	st.Notify(func() {
+		c.park.Lock()
+		defer c.park.Unlock()
+		if c.parked {
+			c.tls.SetReadDeadline(past)
+		}
+	})
+	c.rd.Release()
+	err := c.rd.Wait()
+	st.Notify(nil)
+	c.setParked(false)
+	switch {
+	case err == nil: // the next request, before this one's answer
+		for !st.HasHead() {
+			<-st.Ready()
+		}
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded) && st.HasHead():
+		return nil
+	}
+	return err
+}
+
+func (c *client) setParked(on bool) {
+	c.park.Lock()
+	defer c.park.Unlock()
+	c.parked, c.unwanted = on, false
+}

@@ -1,0 +1,219 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/h1"
+	"github.com/opencmg/cmg/web"
+)
+
+// An exchange is one request and its answer, whatever protocol the client
+// speaks: HTTP/1.1 and HTTP/2 meet here.
+type exchange struct {
+	g        *Gateway
+	req      *h1.Request // valid until the body is read
+	body     io.Reader   // nil if there is none
+	evidence auth.Evidence
+	remote   string // the client's address without its port
+	out      answerer
+
+	id       string
+	method   string
+	path     []byte // for the log, once req is no more
+	route    *cmg.Route
+	caller   cmg.Caller
+	head     []byte // compact, as sent inward; its memory is used again
+	first    []byte // the body, or its first piece, kept for a second try
+	whole    bool   // first is the whole body
+	streamed bool   // more was read of the body than first holds
+	begun    bool   // the answer's head was written: nothing can be taken back
+	res      h1.Response
+	started  time.Time
+
+	gone   atomic.Bool // see abandon
+	stream atomic.Pointer[channel.Stream]
+}
+
+// An answerer writes an answer to one client.
+type answerer interface {
+	// answer writes a head with a first piece of body; end says that this is
+	// the whole of it.
+	answer(r *h1.Response, first []byte, end bool) error
+	// piece writes more of the body; end as above.
+	piece(p []byte, end bool) error
+	// proceed tells a client that asked that it may send its body.
+	proceed() error
+	// watch has reads of the body end once st wants no more of it: a client
+	// that waits for its answer sends no more. The function it gives ends it.
+	watch(st *channel.Stream) (unwatch func())
+	// wait blocks until st has something to say. Its error is that the
+	// client has gone.
+	wait(ctx context.Context, st *channel.Stream) error
+}
+
+// errGone says that the client cannot be answered any more.
+var errGone = errors.New("the client has gone")
+
+// run answers the request. An error means that the connection to the client
+// is of no more use.
+func (x *exchange) run(ctx context.Context) error {
+	g := x.g
+	x.started = g.now()
+	x.id, x.method, x.route, x.begun, x.streamed = g.ids.next(), string(x.req.Method), nil, false, false
+	x.path = append(x.path[:0], x.req.Path...)
+	g.counts.requests.Add(1)
+	g.counts.inFlight.Add(1)
+	defer g.counts.inFlight.Add(-1)
+	err := x.pass(ctx)
+	if err == nil {
+		return nil
+	}
+	if x.begun || errors.Is(err, errGone) {
+		g.counts.aborted.Add(1)
+		g.log.Debug("aborted", "request", x.id, "err", err)
+		return errors.Join(errGone, err)
+	}
+	return x.refuse(err)
+}
+
+// abandon ends what goes on for a client that has gone, or may stay no
+// longer. Any goroutine may call it.
+func (x *exchange) abandon() {
+	x.gone.Store(true)
+	if st := x.stream.Load(); st != nil {
+		st.Abort(channel.CodeCancelled, "the client has gone")
+	}
+}
+
+// forget gives back what a large request took, while no request is there.
+func (x *exchange) forget() {
+	const keep = 4 << 10
+	if cap(x.first) > keep {
+		x.first = nil
+	}
+	if cap(x.head) > keep {
+		x.head = nil
+	}
+	if cap(x.path) > keep {
+		x.path = nil
+	}
+}
+
+// pass decides what becomes of the request: every refusal is an error.
+func (x *exchange) pass(ctx context.Context) error {
+	if x.req.Count(h1.Authorization) > 1 { // which of them counts is not for two servers to decide
+		return cmg.Refuse(400, "CMGService_Bad_Request", "more than one Authorization", nil)
+	}
+	e := x.g.edge.Load()
+	if e == nil {
+		return cmg.Refuse(503, "CMGService_Not_Ready", "this instance has not heard from its site yet", nil)
+	}
+	if strings.EqualFold(string(x.req.Path), cmg.ManifestPath) {
+		return x.manifest(ctx, e)
+	}
+	if x.route = e.match(x.req.Path); x.route == nil {
+		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
+	}
+	if !allowed(x.route.Methods, x.method) {
+		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path does not take the method "+x.method, nil)
+	}
+	if x.req.Length > x.route.MaxBody {
+		return x.tooLong(nil)
+	}
+	var err error
+	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
+		return err
+	}
+	if err := x.compact(); err != nil {
+		return err
+	}
+	return x.forward(ctx)
+}
+
+func (x *exchange) tooLong(cause error) error {
+	return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes at most "+strconv.FormatInt(x.route.MaxBody, 10)+" bytes", cause)
+}
+
+func allowed(methods []string, m string) bool {
+	for _, a := range methods {
+		if a == m {
+			return true
+		}
+	}
+	return false
+}
+
+// compact writes the head that goes inward: the client's, and behind it what
+// this gateway has to say.
+func (x *exchange) compact() error {
+	x.caller.Gateway = x.g.cfg.Name
+	signed, err := x.g.signer.Sign(x.caller, x.started)
+	if err != nil {
+		return err
+	}
+	r := x.req
+	if x.caller.Proof == cmg.ProofToken && !x.route.PassToken {
+		// A server that is none of the site's is not to hold its tokens.
+		r.Drop(h1.Authorization)
+	}
+	r.Add(auth.CallerHeader, []byte(signed))
+	r.Add(web.RequestIDHeader, []byte(x.id))
+	r.Add("X-Forwarded-For", []byte(x.remote))
+	r.Add("X-Forwarded-Host", r.Host)
+	r.Add("X-Forwarded-Proto", []byte("https"))
+	x.head = r.AppendCompact(x.head[:0])
+	return nil
+}
+
+// refuse answers an error. The reason stands in the status line, where the
+// field's clients read it, in a header, for HTTP/2 has no such line, and in
+// the body.
+func (x *exchange) refuse(err error) error {
+	var r *cmg.Refusal
+	if !errors.As(err, &r) {
+		r = cmg.Refuse(500, "CMGService_Internal_Error", "the gateway has a fault", err)
+	}
+	x.g.counts.refused(r.Code)
+	level := x.g.log.Info
+	if r.Status >= 500 {
+		level = x.g.log.Warn
+	}
+	level("refused", "request", x.id, "status", r.Status, "code", r.Code, "why", r.Why, "err", r.Err, "from", x.remote, "method", x.method, "path", string(x.path))
+	x.res.Reset()
+	fillRefusal(&x.res, r, x.id)
+	if r.Status == 405 && x.route != nil {
+		x.res.Add("Allow", []byte(strings.Join(x.route.Methods, ", ")))
+	}
+	text := []byte(r.Code + ": " + r.Why + "\nrequest " + x.id + "\n")
+	x.res.Length = int64(len(text))
+	if x.method == "HEAD" {
+		text = nil
+	}
+	x.begun = true
+	return x.out.answer(&x.res, text, true)
+}
+
+func fillRefusal(res *h1.Response, r *cmg.Refusal, id string) {
+	res.Status, res.Reason = r.Status, []byte(r.Code)
+	res.Add("Content-Type", []byte("text/plain; charset=utf-8"))
+	res.Add("Cache-Control", []byte("no-store"))
+	res.Add(web.RefusalHeader, []byte(r.Code))
+	if id != "" {
+		res.Add(web.RequestIDHeader, []byte(id))
+	}
+	switch r.Status {
+	case 401:
+		res.Add("WWW-Authenticate", []byte("Bearer"))
+	case 503:
+		res.Add("Retry-After", []byte("5"))
+	}
+}

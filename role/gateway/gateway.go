@@ -1,0 +1,194 @@
+// Package gateway is the cloud management gateway instance: it meets clients
+// on the internet, proves who they are, and sends their requests down a
+// channel that a connection point opened from the inside.
+//
+// It keeps no database. What it has to know (routes, trust anchors, token
+// keys) arrives as a publication over the channel, signed by the site; the
+// last good one is kept on disk, so that an instance that starts while its
+// site is away still knows whom to refuse and why. Whatever is not published
+// never leaves the edge.
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/content"
+	"github.com/opencmg/cmg/web"
+)
+
+// Config says what a gateway instance needs. Fields with a JSON name come
+// from the configuration; main sets the rest.
+type Config struct {
+	Name           string             `json:"name"`            // of the instance; empty: the name in its channel certificate
+	Listen         string             `json:"listen"`          // clients; empty: ":443"
+	ReusePort      bool               `json:"reuse_port"`      // share the client port with other instances on this machine
+	Channel        string             `json:"channel"`         // connection points; empty: ":10140"
+	Certificate    string             `json:"certificate"`     // PEM file: the certificate clients see, with its chain
+	Key            string             `json:"key"`             // PEM file
+	Identity       auth.IdentityFiles `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
+	StateDir       string             `json:"state_dir"`       // keeps the last good publication
+	Content        ContentConfig      `json:"content"`         // what main makes Links of
+	Status         string             `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
+	Drain          time.Duration      `json:"drain"`           // for requests under way when told to stop; 0: 20 s
+	MaxConnections int                `json:"max_connections"` // client connections at once; 0: 16,384
+
+	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
+	Log   *slog.Logger     `json:"-"` // nil is silent
+	Now   func() time.Time `json:"-"` // nil: time.Now
+}
+
+// ContentConfig says where packages are kept and how their locations are signed.
+type ContentConfig struct {
+	URL     string `json:"url"`      // base address of the content store's listener, as clients reach it; empty: no content
+	KeyFile string `json:"key_file"` // the store's signing key
+	Roots   string `json:"roots"`    // PEM file that signs the store's certificate; empty: the system's roots
+}
+
+// A Gateway is one instance. Run it once.
+type Gateway struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	identity *auth.Identity
+	front    *tls.Config
+	signer   *auth.CallerSigner
+	locator  *content.Locator // nil: no content
+	health   *web.Health
+	points   *points
+	ids      requestIDs
+	counts   counters
+
+	edge     atomic.Pointer[edge] // nil until a publication is known
+	taking   sync.Mutex           // one publication at a time
+	judging  sync.Mutex           // of readiness
+	limits   timeLimits
+	draining atomic.Bool
+	clients  clients
+}
+
+// New checks c, reads its files and returns a Gateway that has started
+// nothing.
+func New(c Config) (*Gateway, error) {
+	c = c.withDefaults()
+	g := &Gateway{cfg: c, log: c.Log, now: c.Now, health: web.NewHealth(string(cmg.RoleGateway)), points: newPoints(), ids: newRequestIDs(), limits: usual()}
+	var err error
+	if g.identity, err = auth.LoadIdentity(c.Identity); err != nil {
+		return nil, fmt.Errorf("gateway: identity: %w", err)
+	}
+	name := g.identity.Name()
+	if name.Role != cmg.RoleGateway {
+		return nil, fmt.Errorf("gateway: identity: the certificate %s is for the role %q, not %q: %w", c.Identity.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
+	}
+	if g.cfg.Name == "" {
+		g.cfg.Name = name.Name
+	}
+	if g.front, err = auth.GatewayFront(c.Certificate, c.Key); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if c.StateDir == "" {
+		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
+	}
+	if c.Links != nil {
+		if g.locator, err = content.NewLocator(content.LocatorConfig{Links: c.Links, Now: c.Now}); err != nil {
+			return nil, fmt.Errorf("gateway: content: %w", err)
+		}
+	}
+	g.signer = auth.NewCallerSigner(g.identity)
+	g.clients.slots = make(chan struct{}, c.MaxConnections)
+	g.publishStatus()
+	return g, nil
+}
+
+func (c Config) withDefaults() Config {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&c.Listen, ":443")
+	def(&c.Channel, ":10140")
+	if c.Drain == 0 {
+		c.Drain = 20 * time.Second
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 16384
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.Log = web.Log(c.Log)
+	return c
+}
+
+// Run serves until ctx ends, then lets requests under way finish within
+// Config.Drain. It returns after every goroutine it started has ended.
+func (g *Gateway) Run(ctx context.Context) error {
+	if err := os.MkdirAll(g.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("gateway: state_dir: %w", err)
+	}
+	if err := g.loadPublication(); err != nil {
+		g.log.Warn("the kept publication cannot be used; waiting for a connection point", "err", err)
+	}
+	channel, err := net.Listen("tcp", g.cfg.Channel)
+	if err != nil {
+		return fmt.Errorf("gateway: listen for connection points: %w", err)
+	}
+	defer channel.Close()
+	front, err := listen(ctx, g.cfg.Listen, g.cfg.ReusePort)
+	if err != nil {
+		return fmt.Errorf("gateway: listen for clients: %w", err)
+	}
+	defer front.Close()
+
+	// What serves clients stops first; channels stay until no client is left.
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInner()
+	var back, fronts sync.WaitGroup
+	fail := make(chan error, 3)
+	run := func(wg *sync.WaitGroup, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				fail <- err
+			}
+		})
+	}
+	if g.cfg.Status != "" {
+		ln, err := net.Listen("tcp", g.cfg.Status)
+		if err != nil {
+			return fmt.Errorf("gateway: listen for status: %w", err)
+		}
+		srv := &http.Server{Handler: g.health.Handler(), ReadHeaderTimeout: 5 * time.Second}
+		run(&back, func() error { return web.Serve(inner, srv, ln, time.Second) })
+	}
+	run(&back, func() error { return g.serveChannels(inner, channel) })
+	run(&fronts, func() error { return g.serveClients(ctx, front) })
+	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", front.Addr().String(), "channels", channel.Addr().String())
+
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-fail:
+	}
+	g.log.Info("gateway is draining", "requests", g.counts.inFlight.Load())
+	g.draining.Store(true)
+	g.health.Set("draining", errors.New("told to stop"))
+	front.Close()
+	g.clients.drain(g.cfg.Drain)
+	fronts.Wait()
+	stopInner()
+	channel.Close()
+	back.Wait()
+	return err
+}

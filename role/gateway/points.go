@@ -1,0 +1,240 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/channel"
+)
+
+// A point is one connection point and the connections it holds open. It is
+// kept, with its counts, when its last connection ends.
+type point struct {
+	name     string
+	requests atomic.Int64
+	next     atomic.Uint32
+	sessions atomic.Pointer[[]*channel.Session] // never changed in place
+}
+
+// points is the set of connection points. Requests read a snapshot.
+type points struct {
+	next    atomic.Uint32
+	list    atomic.Pointer[[]*point]
+	waiting atomic.Int32
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each change
+	counts  map[string]*point
+}
+
+func newPoints() *points {
+	p := &points{changed: make(chan struct{}), counts: map[string]*point{}}
+	p.list.Store(&[]*point{})
+	return p
+}
+
+// add puts a session into the set, remove takes it out.
+func (p *points) add(name string, s *channel.Session) { p.change(name, s, true) }
+
+func (p *points) remove(name string, s *channel.Session) { p.change(name, s, false) }
+
+func (p *points) change(name string, s *channel.Session, in bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pt := p.counts[name]
+	if pt == nil {
+		pt = &point{name: name}
+		pt.sessions.Store(&[]*channel.Session{})
+		p.counts[name] = pt
+	}
+	sessions := slices.DeleteFunc(slices.Clone(*pt.sessions.Load()), func(x *channel.Session) bool { return x == s })
+	if in {
+		sessions = append(sessions, s)
+	}
+	pt.sessions.Store(&sessions)
+	list := slices.DeleteFunc(slices.Clone(*p.list.Load()), func(x *point) bool { return x == pt })
+	if len(sessions) > 0 {
+		list = append(list, pt)
+	}
+	slices.SortFunc(list, func(a, b *point) int { return strings.Compare(a.name, b.name) })
+	p.list.Store(&list)
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// pick goes round the connection points, and round the connections of the
+// one whose turn it is. A point named in not is passed over as long as there
+// is another.
+func (p *points) pick(not []string) (*point, *channel.Session) {
+	list := *p.list.Load()
+	if len(list) == 0 {
+		return nil, nil
+	}
+	turn := int(p.next.Add(1) % uint32(len(list)))
+	var spare *point
+	var spareSession *channel.Session
+	for i := range list {
+		pt := list[(turn+i)%len(list)]
+		s := pt.usable()
+		if s == nil {
+			continue
+		}
+		if !slices.Contains(not, pt.name) {
+			return pt, s
+		}
+		if spare == nil {
+			spare, spareSession = pt, s
+		}
+	}
+	return spare, spareSession
+}
+
+func (pt *point) usable() *channel.Session {
+	sessions := *pt.sessions.Load()
+	if len(sessions) == 0 {
+		return nil
+	}
+	turn := int(pt.next.Add(1) % uint32(len(sessions)))
+	for i := range sessions {
+		if s := sessions[(turn+i)%len(sessions)]; s.Usable() {
+			return s
+		}
+	}
+	return nil
+}
+
+// maxWaiting is how many requests wait for a connection point.
+const maxWaiting = 1024
+
+// wait blocks until the set changes, at most until the deadline. It says
+// false at once if too many wait already.
+func (p *points) wait(ctx context.Context, deadline time.Time) bool {
+	p.mu.Lock()
+	changed := p.changed
+	p.mu.Unlock()
+	if _, s := p.pick(nil); s != nil {
+		return true
+	}
+	if p.waiting.Add(1) > maxWaiting {
+		p.waiting.Add(-1)
+		return false
+	}
+	defer p.waiting.Add(-1)
+	t := time.NewTimer(time.Until(deadline))
+	defer t.Stop()
+	select {
+	case <-changed:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// snapshot tells the status page what is connected.
+func (p *points) snapshot() any {
+	type row struct {
+		Channels  int     `json:"channels"`
+		InFlight  int     `json:"in_flight"`
+		Requests  int64   `json:"requests"`
+		RoundTrip float64 `json:"round_trip_ms"`
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rows := map[string]row{}
+	for name, pt := range p.counts {
+		sessions := *pt.sessions.Load()
+		r := row{Channels: len(sessions), Requests: pt.requests.Load()}
+		for _, s := range sessions {
+			r.InFlight += s.InFlight()
+			r.RoundTrip = max(r.RoundTrip, float64(s.RTT().Microseconds())/1000)
+		}
+		rows[name] = r
+	}
+	return rows
+}
+
+// serveChannels accepts connection points until ln is closed, and returns
+// when all their sessions have ended.
+func (g *Gateway) serveChannels(ctx context.Context, ln net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	conf := g.identity.ChannelServer()
+	greeting := make(chan struct{}, maxGreeting)
+	var n uint64
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if !temporary(ctx, err) {
+				return err
+			}
+			continue
+		}
+		select {
+		case greeting <- struct{}{}:
+		default: // whoever this is has proved nothing yet
+			c.Close()
+			continue
+		}
+		n++
+		id := g.cfg.Name + "-" + strconv.FormatUint(n, 10)
+		wg.Go(func() {
+			s, peer := g.greetPoint(ctx, c, conf, id)
+			<-greeting
+			if s == nil {
+				c.Close()
+				return
+			}
+			g.serveChannel(ctx, s, peer)
+		})
+	}
+}
+
+const (
+	channelReadBuffer = 128 << 10 // lets one system call read many TLS records
+	maxGreeting       = 1024      // connections that have not shown yet who they are
+)
+
+// greetPoint makes a channel of a connection. nil: it was refused.
+func (g *Gateway) greetPoint(ctx context.Context, c net.Conn, conf *tls.Config, id string) (s *channel.Session, peer string) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { c.Close() })() // the hellos know no context
+	t := tls.Server(channel.NewGather(c, channelReadBuffer), conf)
+	if err := t.HandshakeContext(ctx); err != nil {
+		g.log.Warn("a channel was refused in its handshake", "from", c.RemoteAddr().String(), "err", err)
+		return nil, ""
+	}
+	state := t.ConnectionState()
+	name, ok := auth.PeerRole(&state)
+	if !ok { // cannot be: the handshake checks it
+		return nil, ""
+	}
+	s, err := channel.Outside(t, channel.Config{Name: g.cfg.Name, Connection: id, Log: g.log, Version: g.version(), Published: g.takePublication})
+	if err != nil {
+		g.log.Warn("a channel was refused", "connection_point", name.Name, "err", err)
+		return nil, ""
+	}
+	return s, name.Name
+}
+
+func (g *Gateway) serveChannel(ctx context.Context, s *channel.Session, peer string) {
+	g.log.Info("channel is up", "connection_point", peer, "connection", s.Connection())
+	g.points.add(peer, s)
+	g.updateReadiness()
+	err := s.Run(ctx)
+	g.points.remove(peer, s)
+	g.updateReadiness()
+	g.log.Info("channel is down", "connection_point", peer, "connection", s.Connection(), "err", err)
+}

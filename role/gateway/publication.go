@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/h1"
+)
+
+// An edge is what one publication makes of the gateway: an immutable
+// snapshot that requests look at without a lock.
+type edge struct {
+	publication cmg.Publication
+	trust       *auth.Trust
+	routes      map[string]*cmg.Route // by prefix in lower case
+	longest     int                   // length of the longest prefix
+}
+
+func newEdge(p cmg.Publication) (*edge, error) {
+	trust, err := auth.NewTrust(p)
+	if err != nil {
+		return nil, err
+	}
+	e := &edge{publication: p, trust: trust, routes: make(map[string]*cmg.Route, len(p.Routes))}
+	for i := range p.Routes {
+		r := &p.Routes[i]
+		norm, err := h1.NormalPath([]byte(r.Prefix))
+		if err != nil || string(norm) != r.Prefix {
+			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
+		}
+		e.routes[strings.ToLower(r.Prefix)] = r
+		e.longest = max(e.longest, len(r.Prefix))
+	}
+	return e, nil
+}
+
+// match finds the route with the longest prefix of whole segments of path,
+// without letter case. nil: nothing is published there.
+func (e *edge) match(path []byte) *cmg.Route {
+	var stack [256]byte
+	low := stack[:0]
+	for i := 0; i < len(path) && i <= e.longest; i++ {
+		c := path[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		low = append(low, c)
+	}
+	for n := len(low); n > 1; n-- {
+		if n < len(path) && path[n] != '/' {
+			continue
+		}
+		if r, ok := e.routes[string(low[:n])]; ok {
+			return r
+		}
+	}
+	return nil
+}
+
+const publicationFile = "publication.jws"
+
+// loadPublication takes the publication kept by an earlier run.
+func (g *Gateway) loadPublication() error {
+	file := filepath.Join(g.cfg.StateDir, publicationFile)
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e, err := g.readPublication(string(b))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	g.edge.Store(e)
+	g.updateReadiness()
+	return nil
+}
+
+func (g *Gateway) readPublication(jws string) (*edge, error) {
+	p, err := auth.ReadPublication(g.identity, jws, g.now())
+	if err != nil {
+		return nil, err
+	}
+	return newEdge(p)
+}
+
+// takePublication checks a publication that a connection point brought,
+// keeps it, and lets all new requests meet it.
+func (g *Gateway) takePublication(version uint64, doc []byte) error {
+	g.taking.Lock()
+	defer g.taking.Unlock()
+	old := g.version()
+	if version == old && old != 0 {
+		return nil
+	}
+	e, err := g.readPublication(string(doc))
+	if err != nil {
+		g.log.Warn("a publication was refused", "version", version, "err", err)
+		return err
+	}
+	if v := e.publication.Version; v != version || v < old {
+		return fmt.Errorf("publication says version %d, was sent as %d, and version %d is known: %w", v, version, old, cmg.ErrConflict)
+	}
+	if err := g.keep(doc); err != nil {
+		g.log.Error("the publication could not be kept: a restart would not know it", "err", err)
+	}
+	g.edge.Store(e)
+	g.updateReadiness()
+	g.log.Info("publication taken", "version", version, "site", e.publication.Site, "routes", len(e.publication.Routes),
+		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys))
+	return nil
+}
+
+func (g *Gateway) version() uint64 {
+	if e := g.edge.Load(); e != nil {
+		return e.publication.Version
+	}
+	return 0
+}
+
+// keep writes the publication so that a crash leaves the old or the new one.
+func (g *Gateway) keep(doc []byte) error {
+	f, err := os.CreateTemp(g.cfg.StateDir, publicationFile+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename there is none of that name
+	_, err = f.Write(doc)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(g.cfg.StateDir, publicationFile))
+}

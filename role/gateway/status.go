@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// counters count what this instance did since it started.
+type counters struct {
+	requests, inFlight, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
+
+	refusals sync.Map // code → *atomic.Int64; codes are our own, so there are few
+}
+
+func (c *counters) refused(code string) {
+	n, ok := c.refusals.Load(code)
+	if !ok {
+		n, _ = c.refusals.LoadOrStore(code, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
+}
+
+func (c *counters) refusalRows() any {
+	rows := map[string]int64{}
+	c.refusals.Range(func(code, n any) bool {
+		rows[code.(string)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	return rows
+}
+
+// requestIDs makes ids that no other instance, and no other run of this one,
+// makes: a random part drawn at the start, and a count.
+type requestIDs struct {
+	prefix string
+	n      *atomic.Uint64
+}
+
+func newRequestIDs() requestIDs {
+	var b [5]byte
+	rand.Read(b[:])
+	return requestIDs{prefix: strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-", n: new(atomic.Uint64)}
+}
+
+func (r requestIDs) next() string { return r.prefix + strconv.FormatUint(r.n.Add(1), 36) }
+
+// publishStatus says what the status page shows.
+func (g *Gateway) publishStatus() {
+	count := func(name string, n *atomic.Int64) { g.health.Publish(name, func() any { return n.Load() }) }
+	count("requests", &g.counts.requests)
+	count("in_flight", &g.counts.inFlight)
+	count("repeated", &g.counts.repeated)
+	count("aborted", &g.counts.aborted)
+	count("manifests", &g.counts.manifests)
+	count("shed", &g.counts.shed)
+	count("handshake_errors", &g.counts.handshakeErrors)
+	g.health.Publish("refusals", g.counts.refusalRows)
+	g.health.Publish("connection_points", g.points.snapshot)
+	g.health.Publish("name", func() any { return g.cfg.Name })
+	g.health.Publish("publication", func() any {
+		e := g.edge.Load()
+		if e == nil {
+			return nil
+		}
+		p := e.publication
+		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys)}
+	})
+	g.updateReadiness()
+}
+
+// updateReadiness says whether this instance can serve.
+func (g *Gateway) updateReadiness() {
+	g.judging.Lock() // what was seen first is said first
+	defer g.judging.Unlock()
+	var err error
+	if len(*g.points.list.Load()) == 0 {
+		err = errors.New("no connection point is connected")
+	}
+	g.health.Set("connection_point", err)
+	err = nil
+	if g.edge.Load() == nil {
+		err = errors.New("no publication was received yet")
+	}
+	g.health.Set("publication", err)
+}
