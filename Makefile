@@ -68,11 +68,18 @@ e2e: build ## stories told against the built binary
 	$(if $(STORIES),,@echo "e2e: no stories" >&2; test -z "$${CI:-}")
 
 # Minimising what is merely interesting may not eat the time.
+# Go's fuzzer now and then fails at the end of its time with "context deadline
+# exceeded" and no input to blame: that is no finding. A finding names the file
+# it was written to.
 fuzz: ## every fuzz target for FUZZTIME
-	@found=0; \
+	@found=0; log=$$(mktemp); trap 'rm -f $$log' EXIT; \
 	while IFS=: read -r file func; do \
 		found=1; echo "fuzz $$(dirname $$file) $$func $(FUZZTIME)"; \
-		$(GO) test -run '^$$' -fuzz "^$$func\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s "./$$(dirname $$file)"; \
+		if ! $(GO) test -run '^$$' -fuzz "^$$func\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s "./$$(dirname $$file)" 2>&1 | tee $$log; then \
+			if grep -q 'context deadline exceeded' $$log && ! grep -qE 'Failing input|panic|_test\.go:' $$log; then \
+				echo "its time was over: no finding"; \
+			else exit 1; fi; \
+		fi; \
 	done < <(git ls-files --cached --others --exclude-standard '*_test.go' | xargs -r grep -oE '^func Fuzz[A-Za-z0-9_]*' /dev/null | sed 's/:func /:/' | sort); \
 	if [ $$found = 0 ]; then echo "no fuzz target found" >&2; exit 1; fi
 
