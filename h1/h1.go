@@ -103,6 +103,16 @@ func (r *Request) Add(name string, value []byte) { r.Fields = append(r.Fields, n
 // Add appends a field, as Request.Add does.
 func (r *Response) Add(name string, value []byte) { r.Fields = append(r.Fields, newField(name, value)) }
 
+// AddKnown appends a field that has an id, without making anything.
+func (r *Request) AddKnown(id NameID, value []byte) {
+	r.Fields = append(r.Fields, Field{Name: nameBytes[id], Value: value, ID: id, exact: true})
+}
+
+// AddKnown appends a field that has an id, without making anything.
+func (r *Response) AddKnown(id NameID, value []byte) {
+	r.Fields = append(r.Fields, Field{Name: nameBytes[id], Value: value, ID: id, exact: true})
+}
+
 func newField(name string, value []byte) Field {
 	id, exact := lookup([]byte(name))
 	return Field{Name: []byte(name), Value: value, ID: id, exact: exact}

@@ -30,6 +30,7 @@ const (
 	Server            NameID = 21
 	TraceParent       NameID = 22
 	ProxyAuthInfo     NameID = 23
+	Caller            NameID = 76
 	RequestID         NameID = 77
 )
 

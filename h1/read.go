@@ -15,6 +15,11 @@ type Reader struct {
 	buf  *[]byte // pooled; nil while empty and idle
 	r, w int
 	one  [1]byte
+
+	// Slow, if set, is called before a second read for one head: nearly
+	// every head comes in one, and to set a deadline for each costs more
+	// than the read.
+	Slow func()
 }
 
 // Buffers come in two sizes: most heads fit the first.
@@ -84,7 +89,7 @@ var errHeadSize = &Error{Status: 431, Why: "the head is longer than 64 KiB"}
 // empty line. It refuses a bare LF right where it stands, so that it need
 // not wait for an end that a strict reader would never see.
 func (rd *Reader) head() ([]byte, error) {
-	for scanned := 0; ; {
+	for scanned, reads := 0, 0; ; reads++ {
 		b := rd.bytes()
 		for {
 			i := bytes.IndexByte(b[scanned:], '\n')
@@ -107,6 +112,9 @@ func (rd *Reader) head() ([]byte, error) {
 		}
 		if len(b) > MaxHead {
 			return nil, errHeadSize
+		}
+		if reads == 1 && rd.Slow != nil {
+			rd.Slow()
 		}
 		if err := rd.fill(); err != nil {
 			if err == io.EOF && rd.w > rd.r {

@@ -52,6 +52,8 @@ type client struct {
 	framing h1.Framing
 	chunked bool
 	timer   *time.Timer
+	readBy  time.Time // the deadline of reads, as set last; zero: not known
+	writeBy time.Time // of writes
 
 	idle   atomic.Bool
 	ending atomic.Bool
@@ -68,6 +70,7 @@ var past = time.Unix(1, 0)
 func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState) *client {
 	c := &client{g: g, tls: t, wire: wire}
 	c.rd = h1.NewReader(t)
+	c.rd.Slow = func() { c.setReadBy(time.Now().Add(g.limits.head)) }
 	host, _, _ := net.SplitHostPort(t.RemoteAddr().String())
 	c.x = exchange{g: g, req: &c.req, remote: host, out: c, evidence: auth.Evidence{Certificates: state.PeerCertificates}}
 	return c
@@ -105,7 +108,7 @@ func (c *client) next(ctx context.Context) bool {
 	c.rd.Release()
 	if c.rd.Buffered() == 0 {
 		c.x.forget()
-		c.tls.SetReadDeadline(time.Now().Add(c.g.limits.idle))
+		c.readWithin(c.g.limits.idle)
 		c.idle.Store(true)
 		if c.ending.Load() || c.g.draining.Load() {
 			return false
@@ -116,7 +119,6 @@ func (c *client) next(ctx context.Context) bool {
 			return false
 		}
 	}
-	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.head))
 	if err := c.rd.Request(&c.req); err != nil {
 		c.refuseHead(err)
 		return false
@@ -125,7 +127,9 @@ func (c *client) next(ctx context.Context) bool {
 	c.framing.Method = append(c.framing.Method[:0], c.req.Method...)
 	c.body, c.cut = c.rd.Body(c.req.Length), false
 	x := &c.x
-	x.evidence.Authorization = string(c.req.Get(h1.Authorization))
+	if a := c.req.Get(h1.Authorization); string(a) != x.evidence.Authorization {
+		x.evidence.Authorization = string(a)
+	}
 	x.body = nil
 	if c.req.Length != 0 {
 		x.body = clientBody{c}
@@ -135,6 +139,20 @@ func (c *client) next(ctx context.Context) bool {
 		return false
 	}
 	return c.finish()
+}
+
+// readWithin gives reads a deadline between d and a quarter more from now. To
+// set one costs more than to see that the last one still serves.
+func (c *client) readWithin(d time.Duration) {
+	now := time.Now()
+	if left := c.readBy.Sub(now); left < d || left > d+d/4 {
+		c.setReadBy(now.Add(d + d/4))
+	}
+}
+
+func (c *client) setReadBy(t time.Time) {
+	c.readBy = t
+	c.tls.SetReadDeadline(t)
 }
 
 // finish reads what is left of a body that nobody wanted. Where that is much
@@ -211,7 +229,7 @@ func badHead(bad *h1.Error) *cmg.Refusal {
 type clientBody struct{ c *client }
 
 func (b clientBody) Read(p []byte) (int, error) {
-	b.c.tls.SetReadDeadline(time.Now().Add(b.c.g.limits.body))
+	b.c.setReadBy(time.Now().Add(b.c.g.limits.body))
 	b.c.park.Lock()
 	stop := b.c.unwanted
 	b.c.park.Unlock()
@@ -242,6 +260,7 @@ func (c *client) watch(st *channel.Stream) (unwatch func()) {
 	return func() {
 		st.Notify(nil)
 		c.setParked(false)
+		c.readBy = time.Time{} // the stream may have changed it
 	}
 }
 
@@ -301,7 +320,11 @@ func (c *client) flush() error {
 }
 
 func (c *client) write(b []byte) error {
-	c.tls.SetWriteDeadline(time.Now().Add(c.g.limits.write))
+	limit, now := c.g.limits.write, time.Now()
+	if c.writeBy.Sub(now) < limit {
+		c.writeBy = now.Add(limit + limit/4)
+		c.tls.SetWriteDeadline(c.writeBy)
+	}
 	return c.wire.Flush(c.tls, b)
 }
 
@@ -336,7 +359,7 @@ func (c *client) parkUntil(st *channel.Stream) error {
 	if cap(c.out) > 0 {
 		c.out = nil
 	}
-	c.tls.SetReadDeadline(time.Time{})
+	c.setReadBy(time.Time{})
 	c.setParked(true)
 	st.Notify(func() {
 		c.park.Lock()

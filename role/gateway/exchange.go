@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -27,6 +28,10 @@ type exchange struct {
 	out      answerer
 
 	id       string
+	idBytes  []byte // id; its memory is used again
+	address  []byte // remote
+	signed   string // the caller, as told inward last time
+	told     []byte // signed
 	method   string
 	path     []byte // for the log, once req is no more
 	route    *cmg.Route
@@ -68,7 +73,7 @@ var errGone = errors.New("the client has gone")
 func (x *exchange) run(ctx context.Context) error {
 	g := x.g
 	x.started = g.now()
-	x.id, x.method, x.route, x.begun, x.streamed = g.ids.next(), string(x.req.Method), nil, false, false
+	x.id, x.method, x.route, x.begun, x.streamed = g.ids.next(), methodName(x.req.Method), nil, false, false
 	x.path = append(x.path[:0], x.req.Path...)
 	g.counts.requests.Add(1)
 	g.counts.inFlight.Add(1)
@@ -117,7 +122,7 @@ func (x *exchange) pass(ctx context.Context) error {
 	if e == nil {
 		return cmg.Refuse(503, "CMGService_Not_Ready", "this instance has not heard from its site yet", nil)
 	}
-	if strings.EqualFold(string(x.req.Path), cmg.ManifestPath) {
+	if bytes.EqualFold(x.req.Path, manifestPath) {
 		return x.manifest(ctx, e)
 	}
 	if x.route = e.match(x.req.Path); x.route == nil {
@@ -143,6 +148,22 @@ func (x *exchange) tooLong(cause error) error {
 	return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes at most "+strconv.FormatInt(x.route.MaxBody, 10)+" bytes", cause)
 }
 
+var (
+	https        = []byte("https")
+	manifestPath = []byte(cmg.ManifestPath)
+)
+
+// methods holds the usual ones as strings.
+var methods = map[string]string{"GET": "GET", "HEAD": "HEAD", "POST": "POST", "PUT": "PUT", "DELETE": "DELETE", "OPTIONS": "OPTIONS",
+	"PROPFIND": "PROPFIND", "CCM_POST": "CCM_POST", "BITS_POST": "BITS_POST"}
+
+func methodName(b []byte) string {
+	if m, ok := methods[string(b)]; ok {
+		return m
+	}
+	return string(b)
+}
+
 func allowed(methods []string, m string) bool {
 	for _, a := range methods {
 		if a == m {
@@ -165,11 +186,18 @@ func (x *exchange) compact() error {
 		// A server that is none of the site's is not to hold its tokens.
 		r.Drop(h1.Authorization)
 	}
-	r.Add(auth.CallerHeader, []byte(signed))
-	r.Add(web.RequestIDHeader, []byte(x.id))
-	r.Add("X-Forwarded-For", []byte(x.remote))
-	r.Add("X-Forwarded-Host", r.Host)
-	r.Add("X-Forwarded-Proto", []byte("https"))
+	if x.signed != signed { // one caller's stays the same for minutes
+		x.signed, x.told = signed, []byte(signed)
+	}
+	if x.address == nil {
+		x.address = []byte(x.remote)
+	}
+	x.idBytes = append(x.idBytes[:0], x.id...)
+	r.AddKnown(h1.Caller, x.told)
+	r.AddKnown(h1.RequestID, x.idBytes)
+	r.AddKnown(h1.XForwardedFor, x.address)
+	r.AddKnown(h1.XForwardedHost, r.Host)
+	r.AddKnown(h1.XForwardedProto, https)
 	x.head = r.AppendCompact(x.head[:0])
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/channel"
 	"github.com/opencmg/cmg/h1"
-	"github.com/opencmg/cmg/web"
 )
 
 // keepBody is how much of a request's body is kept for a second try.
@@ -200,7 +199,7 @@ func (x *exchange) follow(ctx context.Context, st *channel.Stream) error {
 		return cmg.Refuse(502, "CMGConnector_Failed", "the connection point sent an answer that is not HTTP", err)
 	}
 	x.res.Drop(h1.RequestID) // a server's echo
-	x.res.Add(web.RequestIDHeader, []byte(x.id))
+	x.res.AddKnown(h1.RequestID, x.idBytes)
 	p, end := st.First()
 	return x.copyAnswer(st, p, end)
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/opencmg/cmg/web"
 )
 
-// never is a body whose bytes do not come: whoever waits for them hangs.
-type never struct{ io.Reader }
+// never stands for a body whose bytes do not come: whoever waits for them
+// hangs.
+const never = "never"
 
 // TestRefusals sends what must not get in, over both protocols: each answer
 // says why, and the inside sees nothing of it.
@@ -29,7 +30,7 @@ func TestRefusals(t *testing.T) {
 		method, path string
 		cert         *tls.Certificate
 		fields       []string
-		body         io.Reader
+		body         string
 		length       int64
 		status       int
 		code         string
@@ -51,9 +52,9 @@ func TestRefusals(t *testing.T) {
 		"method":                   {method: "DELETE", path: mutual + "/SMS_MP/x", cert: &s.device, status: 405, code: "CMGService_Method_Not_Allowed"},
 		"unheard-of method":        {method: "BREW", path: mutual + "/SMS_MP/x", cert: &s.device, status: 405, code: "CMGService_Method_Not_Allowed"},
 		"method in lower case":     {method: "post", path: "/any/x", cert: &s.device, status: 405, code: "CMGService_Method_Not_Allowed"},
-		"body says it is too long": {method: "POST", path: "/small/x", body: never{}, length: 1001, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
-		"no body allowed":          {path: mutual + "/SMS_MP/x", body: strings.NewReader("x"), length: 1, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
-		"body is too long":         {method: "POST", path: "/small/x", body: strings.NewReader(strings.Repeat("x", 1001)), length: -1, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
+		"body says it is too long": {method: "POST", path: "/small/x", body: never, length: 1001, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
+		"no body allowed":          {path: mutual + "/SMS_MP/x", body: "x", length: 1, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
+		"body is too long":         {method: "POST", path: "/small/x", body: strings.Repeat("x", 1001), length: -1, cert: &s.device, status: 413, code: "CMGService_Content_Too_Large"},
 		"no certificate":           {path: mutual + "/SMS_MP/x", status: 403, code: "CMGService_Client_Certificate_Required"},
 		"token for a certificate":  {path: mutual + "/SMS_MP/x", fields: bearer(good), status: 403, code: "CMGService_Client_Certificate_Required"},
 		"unknown issuer":           {path: mutual + "/SMS_MP/x", cert: &s.unknown, status: 403, code: "CMGService_Certificate_Unknown_Issuer"},
@@ -73,14 +74,13 @@ func TestRefusals(t *testing.T) {
 				if c.method == "" {
 					c.method = "GET"
 				}
-				body := c.body
-				switch b := body.(type) {
-				case *strings.Reader:
-					b.Seek(0, io.SeekStart)
-				case never:
+				var body io.Reader
+				if c.body == never {
 					pr, _ := io.Pipe()
 					defer pr.Close()
 					body = pr
+				} else if c.body != "" {
+					body = strings.NewReader(c.body)
 				}
 				q := r.request(c.method, c.path, body)
 				q.ContentLength = c.length
@@ -201,7 +201,7 @@ func TestNoConnectionPoint(t *testing.T) {
 				return
 			}
 			resp.Body.Close()
-			if d := time.Since(began); resp.StatusCode != 503 || resp.Header.Get(web.RefusalHeader) != "CMGService_NoConnectionPoint" || d < time.Second || d > 3*time.Second {
+			if d := time.Since(began); resp.StatusCode != 503 || resp.Header.Get(web.RefusalHeader) != "CMGService_NoConnectionPoint" || d < time.Second || d > 6*time.Second {
 				t.Errorf("h2=%v: %s after %v", h2, resp.Status, d)
 			}
 		})
