@@ -190,6 +190,13 @@ func (r *Request) ParseCompact(b []byte) error {
 			break
 		}
 	}
+	if u.err == nil && string(r.Target) != "*" {
+		// The other end normalised it. One that did not could leave the folder
+		// that a prefix stands for.
+		if norm, err := NormalPath(r.Path); err != nil || len(norm) != len(r.Path) {
+			u.fail("the path is not in normal form")
+		}
+	}
 	return u.err
 }
 
