@@ -56,10 +56,11 @@ func parseHello(p []byte) (h hello, err error) {
 	h.published = binary.BigEndian.Uint64(p[24:])
 	rest := p[32:] // bytes behind the strings are for later versions
 	for _, s := range []*string{&h.name, &h.connection} {
-		if len(rest) < 1 || len(rest) < 1+int(rest[0]) {
+		if len(rest) < 1 || len(rest)-1 < int(rest[0]) {
 			return h, errHello
 		}
-		*s, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
+		n := 1 + int(rest[0]) // a byte would overflow at 255
+		*s, rest = string(rest[1:n]), rest[n:]
 	}
 	if h.min > h.max || h.credit > maxWindow {
 		return h, errHello

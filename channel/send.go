@@ -82,7 +82,7 @@ func (st *Stream) sending(n int, end bool) (flags byte, stop, ended bool, err er
 func (st *Stream) sent(stop, ended bool) {
 	if stop {
 		st.mu.Lock()
-		st.recvEnd = true // whatever still comes is not wanted
+		st.recvEnd, st.over = true, true // whatever still comes is not wanted
 		st.mu.Unlock()
 		signal(st.wake) // somebody may still be reading the request
 		st.s.w.control(frameReset, 0, st.id, binary.BigEndian.AppendUint16(nil, uint16(CodeStopped)))

@@ -32,6 +32,7 @@ type Stream struct {
 	headLen int
 	hasHead bool
 	recvEnd bool
+	over    bool // recvEnd, because this end has answered and wants no more
 	sentEnd bool
 	stopped bool // sentEnd, because the other end wants no more
 	started bool
@@ -257,7 +258,7 @@ func (st *Stream) First() (p []byte, end bool) {
 	st.current, st.head.b, st.headLen = st.head, nil, 0
 	st.head.pooled = nil
 	st.owed += int64(len(p))
-	return p, st.recvEnd && len(st.queue) == 0
+	return p, st.recvEnd && !st.over && len(st.queue) == 0
 }
 
 // Next gives the next piece of body and blocks until there is one; it is
@@ -279,8 +280,11 @@ func (st *Stream) Next() ([]byte, error) {
 			st.owed += int64(len(c.b))
 			return c.b, nil
 		}
-		end, err := st.recvEnd, st.err
+		end, over, err := st.recvEnd, st.over, st.err
 		st.mu.Unlock()
+		if over {
+			return nil, errAnswered
+		}
 		if end {
 			return nil, io.EOF
 		}
@@ -295,8 +299,12 @@ func (st *Stream) Next() ([]byte, error) {
 func (st *Stream) Ended() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.recvEnd && len(st.queue) == 0
+	return st.recvEnd && !st.over && len(st.queue) == 0
 }
+
+// errAnswered ends reads of a request that was answered before its end: what
+// was read of it is not the whole.
+var errAnswered = errors.New("stream: it was answered before its end")
 
 // repay gives credit for what was taken, once it is a quarter of the window,
 // and lends more to a stream that used a window up within two round trips.

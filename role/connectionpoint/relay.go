@@ -218,16 +218,22 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	return false, r.finish(st, t, c, sender, err)
 }
 
+// sendEnd is what the last piece of a request may take to be sent when its
+// answer is there already: a quick server is quicker than our own return.
+const sendEnd = 100 * time.Millisecond
+
 // finish waits for the sender, keeps the connection if it is of more use,
 // and tells the gateway of a failure.
 func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error, err error) error {
 	if sender != nil {
+		wait := time.Duration(0)
+		if err == nil && st.Ended() {
+			wait = sendEnd
+		}
 		select {
 		case sent := <-sender:
-			if sent != nil {
-				r.res.Close = true
-			}
-		default: // answered before it has all of the request
+			r.res.Close = r.res.Close || sent != nil
+		case <-time.After(wait): // answered before it has all of the request
 			r.res.Close = true
 			if err != nil {
 				st.Abort(code(err), err.Error())

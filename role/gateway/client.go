@@ -118,6 +118,8 @@ func (c *client) next(ctx context.Context) bool {
 		if err != nil {
 			return false
 		}
+	} else { // it came early: the deadline is what the last request left
+		c.setReadBy(time.Now().Add(c.g.limits.head))
 	}
 	if err := c.rd.Request(&c.req); err != nil {
 		c.refuseHead(err)

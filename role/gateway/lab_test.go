@@ -241,6 +241,15 @@ func (q *request) body() ([]byte, error) {
 	}
 }
 
+// take reads n bytes of the body.
+func (q *request) take(n int) {
+	p, _ := q.st.First()
+	for err := error(nil); len(p) < n && err == nil; {
+		n -= len(p)
+		p, err = q.st.Next()
+	}
+}
+
 // begin answers with a head.
 func (q *request) begin(status int, length int64, first []byte, end bool, fields ...string) error {
 	r := h1.Response{Status: status, Reason: []byte(http.StatusText(status)), Length: length}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -91,6 +92,29 @@ func TestProvenCaller(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestTokenStays shows that a site token goes on only where the route says
+// so, and what is no site token goes on as it came.
+func TestTokenStays(t *testing.T) {
+	t.Parallel()
+	r, _ := start(t, func(q *request) { q.answer(200, nil, "X-Got", q.field("Authorization")) })
+	token := "Bearer " + r.site.session(t)
+	for _, c := range []struct {
+		cert       *tls.Certificate
+		path       string
+		send, want string
+	}{
+		{nil, server + "/SMS_MP/x", token, token},
+		{nil, "/any/x", token, ""},
+		{&r.site.device, "/any/x", "Basic YTpi", "Basic YTpi"},
+	} {
+		q := r.request("GET", c.path, nil)
+		q.Header.Set("Authorization", c.send)
+		if resp, _ := do(t, r.client(c.cert, false), q); resp.StatusCode != 200 || resp.Header.Get("X-Got") != c.want {
+			t.Errorf("%s: %s, %.20q, want %.20q", c.path, resp.Status, resp.Header.Get("X-Got"), c.want)
 		}
 	}
 }
