@@ -23,7 +23,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 STORIES     := $(if $(wildcard e2e/*_test.go),./e2e/...)
 
-.PHONY: help build lab test check vet staticcheck format house unit e2e fuzz bench cross clean
+.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench cross clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -34,7 +34,10 @@ build: ## bin/cmg, static
 lab: build ## the whole system on this machine; ONCE=1 for one pass
 	@$(BIN)/cmg lab $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
-test: check unit e2e cross ## everything CI needs
+test: needs check unit e2e cross ## everything CI needs
+
+needs: ## a C compiler, curl, openssl: installed where that is allowed
+	@.ci/needs
 
 check: format vet staticcheck house ## format, vet, staticcheck, the house's rules
 
