@@ -1,7 +1,6 @@
 package connectionpoint
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -87,13 +86,6 @@ func (r *relay) serve(st *channel.Stream) error {
 		return err
 	}
 	r.id = string(r.req.Get(h1.RequestID))
-	// The gateway has done this before, but it stands outside: a path that
-	// climbs out of its mapping is not to be had with its help either.
-	if norm, err := h1.NormalPath(r.req.Path); err != nil || !bytes.Equal(norm, r.req.Path) {
-		err = fmt.Errorf("the path %q is not in normal form", r.req.Path)
-		st.Reset(channel.CodeProtocol, err.Error())
-		return err
-	}
 	t := r.p.maps.table.Load()
 	var m *mapping
 	if t != nil {

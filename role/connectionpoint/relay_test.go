@@ -42,7 +42,7 @@ func TestMapping(t *testing.T) {
 		"/other":                                         {b, "/"},
 		"/other?q":                                       {b, "/?q"},
 		"/other/":                                        {b, "/"},
-		"/other/a%20b;c/%7Bd%7D?e=%2f..":                 {b, "/a%20b;c/%7Bd%7D?e=%2f.."},
+		"/other/a%20b;c/%7bd%7D?e=%2f..":                 {b, "/a%20b;c/%7bd%7D?e=%2f.."},
 		"/other/deep":                                    {b, "/deep"},
 		"/OTHER/DEEP/ER/f":                               {b, "/x%20y/z/f"},
 		"/slash/f":                                       {a, "/f"},

@@ -133,7 +133,7 @@ func TestBytePerByte(t *testing.T) {
 		q.answer(206, []byte(text.String()), "Content-Range", "bytes 0-1/2", "etag", `"x"`)
 	})
 	w := r.dial(&r.site.device)
-	w.send("GET " + mutual + "/sms_mp/.sms_pol?{A}.SHA256:ab%7bc HTTP/1.1\r\nHost: gw.cmg.test\r\n" + fields + "\r\n")
+	w.send("GET " + mutual + "/sms_mp/%7ba%7D/.sms_pol?{A}.SHA256:ab%7bc HTTP/1.1\r\nHost: gw.cmg.test\r\n" + fields + "\r\n")
 	resp, body := w.read("GET")
 	if resp.Status != "206 Partial Content" || resp.Header.Get("Content-Range") != "bytes 0-1/2" {
 		t.Errorf("%s %v", resp.Status, resp.Header)
