@@ -41,8 +41,9 @@ type Stream struct {
 	granted int64  // bytes of body that may still arrive
 	notify  func() // called when something arrives or the stream ends
 
-	wake chan struct{} // something arrived for the reader
-	room chan struct{} // credit arrived for the writer
+	wake  chan struct{} // something arrived for the reader
+	room  chan struct{} // credit arrived for the writer
+	bells *bells        // the two, to be given back
 
 	// Reader only.
 	current chunk
@@ -52,8 +53,9 @@ type Stream struct {
 }
 
 func newStream(s *Session, id uint32) *Stream {
+	b := bellPool.Get().(*bells)
 	return &Stream{s: s, id: id, credit: int64(s.peer.credit), granted: baseWindow, window: baseWindow,
-		wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+		wake: b.wake, room: b.room, bells: b}
 }
 
 // Session is the session the stream belongs to.
@@ -73,13 +75,6 @@ func (st *Stream) Notify(f func()) {
 	st.mu.Unlock()
 	if now {
 		f()
-	}
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -369,9 +364,14 @@ func (st *Stream) Close() { st.Reset(CodeCancelled, "") }
 func (st *Stream) Reset(code Code, text string) {
 	st.Abort(code, text)
 	st.mu.Lock()
-	queue, head := st.queue, st.head
-	st.queue, st.notify, st.head = nil, nil, chunk{}
+	queue, head, bells := st.queue, st.head, st.bells
+	st.queue, st.notify, st.head, st.bells = nil, nil, chunk{}, nil
 	st.mu.Unlock()
+	if bells != nil {
+		quiet(bells.wake)
+		quiet(bells.room)
+		bellPool.Put(bells)
+	}
 	head.free()
 	st.current.free()
 	st.current = chunk{}

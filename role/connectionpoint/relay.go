@@ -181,7 +181,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	} else {
 		r.out = append(r.out, body...)
 	}
-	c.raw.SetDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+	c.within(r.p.cfg.AnswerTime)
 	_, err = c.Write(r.out)
 	r.out = r.out[:n]
 	if err != nil { // the server has not all of it, and cannot have acted on it
@@ -194,7 +194,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	var sender chan error
 	if !whole {
 		sender = make(chan error, 1)
-		c.raw.SetReadDeadline(time.Time{})                            // it begins to run when all is sent
+		c.unbounded()                                                 // the time begins to run when all is sent
 		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
 	}
 	err = c.rd.Response(&r.res, r.method)
@@ -241,7 +241,9 @@ func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error
 		c.raw.Close()
 		return nil
 	}
-	c.raw.SetDeadline(time.Time{})
+	if sender != nil {
+		c.unbounded() // the sender has set another deadline
+	}
 	t.put(c)
 	return nil
 }
@@ -342,7 +344,7 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 		return err
 	}
 	for {
-		c.raw.SetReadDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+		c.within(r.p.cfg.AnswerTime)
 		n, err := body.Read(*buf)
 		switch {
 		case err == io.EOF || err == nil && body.Done():

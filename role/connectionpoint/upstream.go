@@ -36,6 +36,24 @@ type conn struct {
 	rd       *h1.Reader
 	used     bool
 	since    time.Time // when it fell idle
+	by       time.Time // the deadline as set last; zero: none
+}
+
+// within sees to it that reads and writes end between d and a quarter more
+// from now. To set a deadline costs more than to see that the last one still
+// serves.
+func (c *conn) within(d time.Duration) {
+	now := time.Now()
+	if left := c.by.Sub(now); left < d || left > d+d/4 {
+		c.by = now.Add(d + d/4)
+		c.raw.SetDeadline(c.by)
+	}
+}
+
+// unbounded takes the deadline of reads away.
+func (c *conn) unbounded() {
+	c.by = time.Time{}
+	c.raw.SetReadDeadline(time.Time{})
 }
 
 const (
