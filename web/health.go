@@ -20,11 +20,12 @@ type Health struct {
 	mu        sync.Mutex
 	checks    map[string]error
 	published map[string]func() any
+	mounted   map[string]http.Handler
 }
 
 // NewHealth makes the health of a role, without a check: ready.
 func NewHealth(role string) *Health {
-	return &Health{role: role, started: time.Now(), checks: map[string]error{}, published: map[string]func() any{}}
+	return &Health{role: role, started: time.Now(), checks: map[string]error{}, published: map[string]func() any{}, mounted: map[string]http.Handler{}}
 }
 
 // Set says how a check stands: nil is good. A role that has something to
@@ -45,6 +46,14 @@ func (h *Health) Publish(name string, f func() any) {
 	h.published[name] = f
 }
 
+// Mount serves GET and HEAD of path with next, beside what Handler serves
+// itself. It counts for handlers made afterwards.
+func (h *Health) Mount(path string, next http.Handler) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mounted[path] = next
+}
+
 // Handler serves GET and HEAD of
 //
 //	/livez   200 while the process answers
@@ -52,6 +61,8 @@ func (h *Health) Publish(name string, f func() any) {
 //	         while any check fails
 //	/status  200 with everything published, the checks ("ok" or why not),
 //	         the build and the uptime in seconds
+//
+// and of what was mounted.
 func (h *Health) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
@@ -68,6 +79,11 @@ func (h *Health) Handler() http.Handler {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, h.status())
 	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for path, next := range h.mounted {
+		mux.Handle("GET "+path, next)
+	}
 	return mux
 }
 
