@@ -15,6 +15,7 @@ import (
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/channel"
 	"github.com/opencmg/cmg/h1"
+	"github.com/opencmg/cmg/meter"
 )
 
 // timeLimits are those of a client and its requests.
@@ -42,6 +43,8 @@ type client struct {
 	g    *Gateway
 	tls  *tls.Conn
 	wire *channel.Gather
+	in   meteredSource // of what rd reads
+	paid int64         // of in, by requests that are over
 	rd   *h1.Reader
 	x    exchange
 	req  h1.Request
@@ -68,11 +71,11 @@ type client struct {
 var past = time.Unix(1, 0)
 
 func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState) *client {
-	c := &client{g: g, tls: t, wire: wire}
-	c.rd = h1.NewReader(t)
+	c := &client{g: g, tls: t, wire: wire, in: meteredSource{src: t}}
+	c.rd = h1.NewReader(&c.in)
 	c.rd.Slow = func() { c.setReadBy(time.Now().Add(g.limits.head)) }
 	host, _, _ := net.SplitHostPort(t.RemoteAddr().String())
-	c.x = exchange{g: g, req: &c.req, remote: host, out: c, evidence: auth.Evidence{Certificates: state.PeerCertificates}}
+	c.x = exchange{g: g, req: &c.req, remote: host, out: c, bill: bill{shard: meter.Pick()}, evidence: auth.Evidence{Certificates: state.PeerCertificates}}
 	return c
 }
 
@@ -85,6 +88,7 @@ func (c *client) serve(ctx context.Context) {
 	defer c.g.clients.remove(c)
 	for c.next(ctx) {
 	}
+	c.g.accounts.none.tally(c.x.bill.shard, noPoint, 0, 0).Add(0, c.in.n-c.paid, 0) // what became no request
 }
 
 // end closes the connection whatever it is doing.
@@ -136,11 +140,20 @@ func (c *client) next(ctx context.Context) bool {
 	if c.req.Length != 0 {
 		x.body = clientBody{c}
 	}
-	if err := x.run(ctx); err != nil {
+	err := x.run(ctx)
+	again := err == nil && c.finish()
+	x.account(c.taken())
+	if err != nil {
 		c.end()
-		return false
 	}
-	return c.finish()
+	return again
+}
+
+// taken is how many bytes were read for the request that is over.
+func (c *client) taken() int64 {
+	n := c.in.n - int64(c.rd.Buffered()) - c.paid
+	c.paid += n
+	return n
 }
 
 // readWithin gives reads a deadline between d and a quarter more from now. To
@@ -180,7 +193,7 @@ func (c *client) linger() {
 	buf := pieces.Get().(*[]byte)
 	defer pieces.Put(buf)
 	for {
-		if _, err := c.tls.Read(*buf); err != nil {
+		if _, err := c.in.Read(*buf); err != nil {
 			return
 		}
 	}
@@ -199,11 +212,11 @@ func (c *client) refuseHead(err error) {
 	}
 	c.req.Reset()
 	c.framing = h1.Framing{Close: true}
-	c.x.id, c.x.method, c.x.path, c.x.route = c.g.ids.next(), "", nil, nil
-	c.g.counts.requests.Add(1)
+	c.x.begin("", nil)
 	if c.x.refuse(badHead(bad)) == nil {
 		c.linger()
 	}
+	c.x.account(c.taken())
 }
 
 // badHead makes the refusal of a head that cannot be read, of HTTP/1.1 or of
@@ -322,6 +335,7 @@ func (c *client) flush() error {
 }
 
 func (c *client) write(b []byte) error {
+	c.x.give(len(b))
 	limit, now := c.g.limits.write, time.Now()
 	if c.writeBy.Sub(now) < limit {
 		c.writeBy = now.Add(limit + limit/4)

@@ -34,7 +34,7 @@ type exchange struct {
 	told     []byte // signed
 	method   string
 	path     []byte // for the log, once req is no more
-	route    *cmg.Route
+	route    *published
 	caller   cmg.Caller
 	head     []byte // compact, as sent inward; its memory is used again
 	first    []byte // the body, or its first piece, kept for a second try
@@ -43,6 +43,7 @@ type exchange struct {
 	begun    bool   // the answer's head was written: nothing can be taken back
 	res      h1.Response
 	started  time.Time
+	bill     bill
 
 	gone   atomic.Bool // see abandon
 	stream atomic.Pointer[channel.Stream]
@@ -72,13 +73,11 @@ var errGone = errors.New("the client has gone")
 // is of no more use.
 func (x *exchange) run(ctx context.Context) error {
 	g := x.g
-	x.started = g.now()
-	x.id, x.method, x.route, x.begun, x.streamed = g.ids.next(), methodName(x.req.Method), nil, false, false
-	x.path = append(x.path[:0], x.req.Path...)
-	g.counts.requests.Add(1)
+	x.begin(methodName(x.req.Method), x.req.Path)
 	g.counts.inFlight.Add(1)
 	defer g.counts.inFlight.Add(-1)
 	err := x.pass(ctx)
+	x.bill.took = g.now().Sub(x.started)
 	if err == nil {
 		return nil
 	}
@@ -88,6 +87,15 @@ func (x *exchange) run(ctx context.Context) error {
 		return errors.Join(errGone, err)
 	}
 	return x.refuse(err)
+}
+
+// begin is what all requests begin with, those too whose head is bad.
+func (x *exchange) begin(method string, path []byte) {
+	x.started = x.g.now()
+	x.id, x.method, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, false, false
+	x.path = append(x.path[:0], path...)
+	x.bill.begin()
+	x.g.counts.requests.Add(1)
 }
 
 // abandon ends what goes on for a client that has gone, or may stay no
@@ -128,6 +136,7 @@ func (x *exchange) pass(ctx context.Context) error {
 	if x.route = e.match(x.req.Path); x.route == nil {
 		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
 	}
+	x.bill.endpoint = x.route.endpoint
 	if !allowed(x.route.Methods, x.method) {
 		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path does not take the method "+x.method, nil)
 	}
@@ -138,6 +147,7 @@ func (x *exchange) pass(ctx context.Context) error {
 	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
 		return err
 	}
+	x.prove(&x.caller)
 	if err := x.compact(); err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ func (x *exchange) forward(ctx context.Context) error {
 		st, err := s.Open(x.head, x.inline(), x.whole && len(x.first) <= channel.MaxInline)
 		if err == nil {
 			pt.requests.Add(1)
+			x.bill.point = pt
 			if x.stream.Store(st); x.gone.Load() {
 				x.abandon()
 			}

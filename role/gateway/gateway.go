@@ -43,6 +43,7 @@ type Config struct {
 	Status         string             `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
 	Drain          time.Duration      `json:"drain"`           // for requests under way when told to stop; 0: 20 s
 	MaxConnections int                `json:"max_connections"` // client connections at once; 0: 16,384
+	MaxCallers     int                `json:"max_callers"`     // devices counted one by one; 0: 65,536
 
 	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
 	Log   *slog.Logger     `json:"-"` // nil is silent
@@ -69,6 +70,7 @@ type Gateway struct {
 	points   *points
 	ids      requestIDs
 	counts   counters
+	accounts *accounts
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
 	taking   sync.Mutex           // one publication at a time
@@ -106,6 +108,7 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	g.signer = auth.NewCallerSigner(g.identity)
+	g.accounts = newAccounts(c.Log, c.MaxCallers)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
 	g.publishStatus()
 	return g, nil
@@ -124,6 +127,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 16384
+	}
+	if c.MaxCallers == 0 {
+		c.MaxCallers = 65536
 	}
 	if c.Now == nil {
 		c.Now = time.Now

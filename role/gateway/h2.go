@@ -14,6 +14,7 @@ import (
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/channel"
 	"github.com/opencmg/cmg/h1"
+	"github.com/opencmg/cmg/meter"
 )
 
 // h2Front serves clients that chose HTTP/2 with the standard library's
@@ -105,21 +106,25 @@ func (f *h2Front) handle(w http.ResponseWriter, r *http.Request) {
 	defer f.handlers.Done()
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	req, out := new(h1.Request), &h2Answer{w: w, r: r, ctl: http.NewResponseController(w), limits: f.g.limits}
-	x := exchange{g: f.g, req: req, remote: host, out: out,
+	x := exchange{g: f.g, req: req, remote: host, out: out, bill: bill{shard: meter.Pick()},
 		evidence: auth.Evidence{Certificates: r.TLS.PeerCertificates, Authorization: r.Header.Get("Authorization")}}
+	out.x = &x
 	if err := readH2(req, r); err != nil {
 		var bad *h1.Error
 		errors.As(err, &bad)
-		x.id, x.method, x.path = f.g.ids.next(), r.Method, []byte(r.URL.Path)
-		f.g.counts.requests.Add(1)
+		x.begin(r.Method, []byte(r.URL.Path))
 		x.refuse(badHead(bad))
+		x.account(int64(requestText(req)))
 		return
 	}
 	if req.Length != 0 {
 		x.body = out
 	}
+	out.in = int64(requestText(req))
 	defer context.AfterFunc(r.Context(), x.abandon)()
-	if err := x.run(r.Context()); err != nil {
+	err := x.run(r.Context())
+	x.account(out.in)
+	if err != nil {
 		panic(http.ErrAbortHandler) // resets this stream, not the connection
 	}
 }
@@ -149,6 +154,8 @@ func readH2(req *h1.Request, r *http.Request) error {
 
 // h2Answer reads the body from one HTTP/2 stream and writes the answer to it.
 type h2Answer struct {
+	x      *exchange
+	in     int64 // bytes of the request
 	w      http.ResponseWriter
 	r      *http.Request
 	ctl    *http.ResponseController
@@ -166,7 +173,9 @@ func (a *h2Answer) Read(p []byte) (int, error) {
 		a.armed = now
 		a.ctl.SetReadDeadline(now.Add(a.limits.body))
 	}
-	return a.r.Body.Read(p)
+	n, err := a.r.Body.Read(p)
+	a.in += int64(n)
+	return n, err
 }
 
 func (a *h2Answer) watch(st *channel.Stream) (unwatch func()) {
@@ -191,6 +200,7 @@ func (a *h2Answer) setWatched(on bool) {
 }
 
 func (a *h2Answer) answer(res *h1.Response, first []byte, end bool) error {
+	a.x.give(answerText(res))
 	h := a.w.Header()
 	for _, f := range res.Fields {
 		h.Add(string(f.Name), string(f.Value))
@@ -212,6 +222,7 @@ func (a *h2Answer) answer(res *h1.Response, first []byte, end bool) error {
 func (a *h2Answer) piece(p []byte, end bool) error {
 	a.ctl.SetWriteDeadline(time.Now().Add(a.limits.write))
 	if len(p) > 0 {
+		a.x.give(len(p))
 		if _, err := a.w.Write(p); err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ const manifestTime = 30 * time.Second
 // of the field's clients (cid, iss, alg, st, et) say nothing that the token
 // does not say under its signature.
 func (x *exchange) manifest(ctx context.Context, e *edge) error {
+	x.bill.endpoint = x.g.accounts.manifest
 	if x.method != "GET" && x.method != "HEAD" {
 		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path takes GET and HEAD", nil)
 	}
@@ -38,6 +39,7 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	if err != nil {
 		return err
 	}
+	x.prove(&cmg.Caller{Proof: cmg.ProofToken, Device: claims.Device, TokenID: claims.ID})
 	_, raw, _ := strings.Cut(string(x.req.Target), "?")
 	query, err := url.ParseQuery(raw)
 	if err != nil {

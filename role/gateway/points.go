@@ -19,6 +19,7 @@ import (
 // kept, with its counts, when its last connection ends.
 type point struct {
 	name     string
+	slot     int // in the accounts
 	requests atomic.Int64
 	next     atomic.Uint32
 	sessions atomic.Pointer[[]*channel.Session] // never changed in place
@@ -51,7 +52,7 @@ func (p *points) change(name string, s *channel.Session, in bool) {
 	defer p.mu.Unlock()
 	pt := p.counts[name]
 	if pt == nil {
-		pt = &point{name: name}
+		pt = &point{name: name, slot: min(len(p.counts)+1, otherPoint)}
 		pt.sessions.Store(&[]*channel.Session{})
 		p.counts[name] = pt
 	}
@@ -137,6 +138,17 @@ func (p *points) wait(ctx context.Context, deadline time.Time) bool {
 	case <-ctx.Done():
 	}
 	return false
+}
+
+// slotNames names the slots that points have in the accounts.
+func (p *points) slotNames() (names [maxPoints + 2]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, pt := range p.counts {
+		names[pt.slot] = name
+	}
+	names[otherPoint] = "(other)"
+	return names
 }
 
 // snapshot tells the status page what is connected.

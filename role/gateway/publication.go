@@ -18,23 +18,29 @@ import (
 type edge struct {
 	publication cmg.Publication
 	trust       *auth.Trust
-	routes      map[string]*cmg.Route // by prefix in lower case
+	routes      map[string]*published // by prefix in lower case
 	longest     int                   // length of the longest prefix
 }
 
-func newEdge(p cmg.Publication) (*edge, error) {
+// A published is a route with what its requests need at hand.
+type published struct {
+	cmg.Route
+	endpoint *endpoint
+}
+
+func newEdge(p cmg.Publication, a *accounts) (*edge, error) {
 	trust, err := auth.NewTrust(p)
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{publication: p, trust: trust, routes: make(map[string]*cmg.Route, len(p.Routes))}
+	e := &edge{publication: p, trust: trust, routes: make(map[string]*published, len(p.Routes))}
 	for i := range p.Routes {
 		r := &p.Routes[i]
 		norm, err := h1.NormalPath([]byte(r.Prefix))
 		if err != nil || string(norm) != r.Prefix {
 			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
 		}
-		e.routes[strings.ToLower(r.Prefix)] = r
+		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: a.endpoint(p.Site, r)}
 		e.longest = max(e.longest, len(r.Prefix))
 	}
 	return e, nil
@@ -42,7 +48,7 @@ func newEdge(p cmg.Publication) (*edge, error) {
 
 // match finds the route with the longest prefix of whole segments of path,
 // without letter case. nil: nothing is published there.
-func (e *edge) match(path []byte) *cmg.Route {
+func (e *edge) match(path []byte) *published {
 	var stack [256]byte
 	low := stack[:0]
 	for i := 0; i < len(path) && i <= e.longest; i++ {
@@ -89,7 +95,7 @@ func (g *Gateway) readPublication(jws string) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newEdge(p)
+	return newEdge(p, g.accounts)
 }
 
 // takePublication checks a publication that a connection point brought,

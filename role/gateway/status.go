@@ -61,6 +61,8 @@ func (g *Gateway) publishStatus() {
 	count("handshake_errors", &g.counts.handshakeErrors)
 	g.health.Publish("refusals", g.counts.refusalRows)
 	g.health.Publish("connection_points", g.points.snapshot)
+	g.health.Publish("accounts", g.accountRows)
+	g.health.Publish("callers", g.accounts.callers.status)
 	g.health.Publish("name", func() any { return g.cfg.Name })
 	g.health.Publish("publication", func() any {
 		e := g.edge.Load()
