@@ -22,7 +22,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
-	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/meter"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -39,6 +39,7 @@ type Config struct {
 	MaxRequests int                `json:"max_requests"` // at once; 0: 8,192
 	MapEvery    time.Duration      `json:"map_every"`    // how often to ask for a new map; 0: 5 s
 	AnswerTime  time.Duration      `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
+	ReportEvery time.Duration      `json:"report_every"` // how often to report the traffic of each endpoint; 0: 5 min
 	Status      string             `json:"status"`       // health and status, plain HTTP: keep it on loopback; empty: none
 	Drain       time.Duration      `json:"drain"`        // for requests under way when told to stop; 0: 20 s
 
@@ -66,18 +67,21 @@ type Point struct {
 	links    []*link
 	judging  sync.Mutex // of readiness
 
-	jobs     chan *channel.Stream
+	jobs     chan job
+	traffic  *traffic
 	workers  sync.WaitGroup
 	active   atomic.Int64
 	idle     atomic.Int64
 	requests atomic.Int64
 	failed   atomic.Int64
+	refused  atomic.Int64 // there were MaxRequests
+	unmapped atomic.Int64
 }
 
 // New checks c, reads its files and returns a Point that has started nothing.
 func New(c Config) (*Point, error) {
 	c = c.withDefaults()
-	p := &Point{cfg: c, log: c.Log, health: web.NewHealth(string(cmg.RoleConnectionPoint)), jobs: make(chan *channel.Stream)}
+	p := &Point{cfg: c, log: c.Log, health: web.NewHealth(string(cmg.RoleConnectionPoint)), jobs: make(chan job)}
 	if len(c.Gateways) == 0 {
 		return nil, fmt.Errorf("connection point: gateways is empty: %w", cmg.ErrInvalid)
 	}
@@ -104,10 +108,11 @@ func New(c Config) (*Point, error) {
 		return nil, fmt.Errorf("connection point: targets: %w", err)
 	}
 	p.maps = newMaps(p)
-	for _, a := range c.Gateways {
+	p.traffic = newTraffic(p)
+	for place, a := range c.Gateways {
 		n := new(news)
 		for i := range p.cfg.Connections {
-			p.links = append(p.links, &link{p: p, gateway: a, news: n, number: i})
+			p.links = append(p.links, &link{p: p, gateway: a, place: place, news: n, number: i})
 		}
 	}
 	p.publishStatus()
@@ -130,6 +135,7 @@ func (c Config) withDefaults() Config {
 	defTime(&c.MapEvery, 5*time.Second)
 	defTime(&c.AnswerTime, 20*time.Minute)
 	defTime(&c.Drain, 20*time.Second)
+	defTime(&c.ReportEvery, 5*time.Minute)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -163,6 +169,7 @@ func (p *Point) Run(ctx context.Context) error {
 	p.log.Info("connection point is up", "name", p.cfg.Name, "gateways", p.cfg.Gateways)
 	wg.Go(func() { p.maps.follow(ctx) })
 	wg.Go(func() { p.pool.tend(ctx) })
+	wg.Go(func() { p.traffic.run(ctx) })
 	for _, l := range p.links {
 		wg.Go(func() { l.keep(ctx) })
 	}
@@ -179,6 +186,8 @@ func (p *Point) publishStatus() {
 	p.health.Publish("requests", func() any { return p.requests.Load() })
 	p.health.Publish("in_flight", func() any { return p.active.Load() })
 	p.health.Publish("failed", func() any { return p.failed.Load() })
+	p.health.Publish("traffic", p.traffic.status)
+	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))
 	p.health.Publish("map", func() any { return p.maps.status() })
 	p.health.Publish("gateways", func() any {
 		rows := map[string][]any{}

@@ -28,6 +28,7 @@ const (
 type link struct {
 	p       *Point
 	gateway string
+	place   int   // of the gateway in the configuration
 	news    *news // of the gateway: shared by its links
 	number  int
 	session atomic.Pointer[channel.Session]
@@ -147,7 +148,7 @@ func (l *link) once(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(dctx, func() { c.Close() }) // the hellos know no context
 	s, err := channel.Inside(t, channel.Config{
-		Name: l.p.cfg.Name, Handler: l.p.handle, Log: l.p.log, MaxStreams: l.p.cfg.MaxRequests * 2,
+		Name: l.p.cfg.Name, Handler: func(st *channel.Stream) { l.p.handle(job{st, l.place}) }, Log: l.p.log, MaxStreams: l.p.cfg.MaxRequests * 2,
 		Acknowledged: func(version uint64, problem string) { l.acknowledged(version, problem) },
 	})
 	stop()

@@ -40,6 +40,7 @@ type mapping struct {
 	prefix string // in lower case
 	target *target
 	base   string // path of the target that takes the prefix's place
+	rows   []*row // of the traffic, by the gateway's place
 }
 
 // match finds the mapping with the longest prefix of whole segments of path.
@@ -120,7 +121,8 @@ func (m *maps) take(raw []byte) error {
 		if err != nil {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
-		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base})
+		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base,
+			rows: m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
 	}
 	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })
 	m.table.Store(t)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencmg/cmg/channel"
 	"github.com/opencmg/cmg/h1"
+	"github.com/opencmg/cmg/meter"
 )
 
 // spareWorkers is how many workers wait for requests; more come and go.
@@ -20,26 +21,32 @@ const spareWorkers = 256
 
 // handle gives a stream to a worker. A session's reader calls it: it must
 // not wait.
-func (p *Point) handle(st *channel.Stream) {
-	if p.active.Add(1) > int64(p.cfg.MaxRequests) {
+func (p *Point) handle(j job) {
+	n := p.active.Add(1)
+	if n > int64(p.cfg.MaxRequests) {
 		p.active.Add(-1)
-		st.Reset(channel.CodeRefused, "the connection point has as many requests as it takes")
+		p.refused.Add(1)
+		j.st.Reset(channel.CodeRefused, "the connection point has as many requests as it takes")
 		return
 	}
+	raise(&p.traffic.most, n)
 	select {
-	case p.jobs <- st:
+	case p.jobs <- j:
 	default:
-		p.workers.Go(func() { p.work(st) })
+		p.workers.Go(func() { p.work(j) })
 	}
 }
 
 // work serves streams one after the other. A worker's memory and stack are
 // used again.
-func (p *Point) work(st *channel.Stream) {
-	r := &relay{p: p}
+func (p *Point) work(j job) {
+	r := &relay{p: p, bill: bill{shard: meter.Pick()}}
 	for ok := true; ok; {
 		p.requests.Add(1)
-		if err := r.serve(st); err != nil {
+		r.begun = time.Now()
+		err := r.serve(j)
+		r.account(err)
+		if err != nil {
 			p.failed.Add(1)
 			p.log.Warn("request failed", "request", r.id, "err", err)
 		}
@@ -49,7 +56,7 @@ func (p *Point) work(st *channel.Stream) {
 			p.idle.Add(-1)
 			return
 		}
-		st, ok = <-p.jobs
+		j, ok = <-p.jobs
 		p.idle.Add(-1)
 	}
 }
@@ -65,6 +72,7 @@ type relay struct {
 	method []byte
 	id     string
 	length int64
+	bill
 }
 
 func (r *relay) release() {
@@ -75,7 +83,8 @@ func (r *relay) release() {
 }
 
 // serve answers one stream. Its error is for the log: the gateway was told.
-func (r *relay) serve(st *channel.Stream) error {
+func (r *relay) serve(j job) error {
+	st := j.st
 	defer st.Close()
 	h, err := st.Head()
 	if err != nil {
@@ -98,6 +107,7 @@ func (r *relay) serve(st *channel.Stream) error {
 	}
 	r.method = append(r.method[:0], r.req.Method...)
 	r.length = r.req.Length
+	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
 	return r.exchange(st, m.target)
 }
@@ -185,6 +195,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	_, err = c.Write(r.out)
 	r.out = r.out[:n]
 	if err != nil { // the server has not all of it, and cannot have acted on it
+		r.count(c)
 		c.raw.Close()
 		if c.used && st.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return true, nil
@@ -199,6 +210,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	}
 	err = c.rd.Response(&r.res, r.method)
 	if err != nil && sender == nil && c.used && safe(r.method) && st.Err() == nil && closed(c, err) {
+		r.count(c)
 		c.raw.Close()
 		return true, nil
 	}
@@ -234,6 +246,7 @@ func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error
 			<-sender
 		}
 	}
+	r.count(c)
 	if err != nil {
 		return r.broken(st, c, err)
 	}
@@ -326,6 +339,7 @@ func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
 
 // answer passes the answer's head and body on.
 func (r *relay) answer(st *channel.Stream, c *conn) error {
+	r.status = r.res.Status
 	r.reason()
 	r.head = r.res.AppendCompact(r.head[:0])
 	if h1.NoBody(r.method, r.res.Status) || r.res.Length == 0 {

@@ -37,6 +37,8 @@ type conn struct {
 	used     bool
 	since    time.Time // when it fell idle
 	by       time.Time // the deadline as set last; zero: none
+	sent     int64     // bytes above TLS, of the request under way
+	got      int64
 }
 
 // within sees to it that reads and writes end between d and a quarter more
@@ -241,6 +243,18 @@ func (t *target) dial(ctx context.Context) (*conn, error) {
 		}
 		c.Conn = s
 	}
-	c.rd = h1.NewReader(c.Conn)
+	c.rd = h1.NewReader(c)
 	return c, nil
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.got += int64(n)
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent += int64(n)
+	return n, err
 }

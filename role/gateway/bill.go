@@ -88,3 +88,10 @@ func (m *meteredSource) Read(p []byte) (int, error) {
 	m.n += int64(n)
 	return n, err
 }
+
+// taken is how many bytes were read for the request that is over.
+func (c *client) taken() int64 {
+	n := c.in.n - int64(c.rd.Buffered()) - c.paid
+	c.paid += n
+	return n
+}

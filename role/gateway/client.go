@@ -149,13 +149,6 @@ func (c *client) next(ctx context.Context) bool {
 	return again
 }
 
-// taken is how many bytes were read for the request that is over.
-func (c *client) taken() int64 {
-	n := c.in.n - int64(c.rd.Buffered()) - c.paid
-	c.paid += n
-	return n
-}
-
 // readWithin gives reads a deadline between d and a quarter more from now. To
 // set one costs more than to see that the last one still serves.
 func (c *client) readWithin(d time.Duration) {
@@ -385,7 +378,9 @@ func (c *client) parkUntil(st *channel.Stream) error {
 		}
 	})
 	c.rd.Release()
+	c.g.counts.parked.Add(1)
 	err := c.rd.Wait()
+	c.g.counts.parked.Add(-1)
 	st.Notify(nil)
 	c.setParked(false)
 	switch {

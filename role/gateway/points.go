@@ -151,20 +151,22 @@ func (p *points) slotNames() (names [maxPoints + 2]string) {
 	return names
 }
 
-// snapshot tells the status page what is connected.
-func (p *points) snapshot() any {
-	type row struct {
-		Channels  int     `json:"channels"`
-		InFlight  int     `json:"in_flight"`
-		Requests  int64   `json:"requests"`
-		RoundTrip float64 `json:"round_trip_ms"`
-	}
+// A pointRow is how one connection point stands.
+type pointRow struct {
+	Channels  int     `json:"channels"`
+	InFlight  int     `json:"in_flight"`
+	Requests  int64   `json:"requests"`
+	RoundTrip float64 `json:"round_trip_ms"`
+}
+
+// rows tells what is connected.
+func (p *points) rows() map[string]pointRow {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rows := map[string]row{}
+	rows := map[string]pointRow{}
 	for name, pt := range p.counts {
 		sessions := *pt.sessions.Load()
-		r := row{Channels: len(sessions), Requests: pt.requests.Load()}
+		r := pointRow{Channels: len(sessions), Requests: pt.requests.Load()}
 		for _, s := range sessions {
 			r.InFlight += s.InFlight()
 			r.RoundTrip = max(r.RoundTrip, float64(s.RTT().Microseconds())/1000)

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/opencmg/cmg/meter"
 )
 
 // counters count what this instance did since it started.
 type counters struct {
-	requests, inFlight, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
+	requests, inFlight, parked, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
 
 	refusals sync.Map // code → *atomic.Int64; codes are our own, so there are few
 }
@@ -54,13 +56,14 @@ func (g *Gateway) publishStatus() {
 	count := func(name string, n *atomic.Int64) { g.health.Publish(name, func() any { return n.Load() }) }
 	count("requests", &g.counts.requests)
 	count("in_flight", &g.counts.inFlight)
+	count("parked", &g.counts.parked)
 	count("repeated", &g.counts.repeated)
 	count("aborted", &g.counts.aborted)
 	count("manifests", &g.counts.manifests)
 	count("shed", &g.counts.shed)
 	count("handshake_errors", &g.counts.handshakeErrors)
 	g.health.Publish("refusals", g.counts.refusalRows)
-	g.health.Publish("connection_points", g.points.snapshot)
+	g.health.Publish("connection_points", func() any { return g.points.rows() })
 	g.health.Publish("accounts", g.accountRows)
 	g.health.Publish("callers", g.accounts.callers.status)
 	g.health.Publish("name", func() any { return g.cfg.Name })
@@ -72,6 +75,7 @@ func (g *Gateway) publishStatus() {
 		p := e.publication
 		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys)}
 	})
+	g.health.Mount("/metrics", meter.Handler(Metrics, g.gather))
 	g.updateReadiness()
 }
 

@@ -1,0 +1,75 @@
+package connectionpoint
+
+import "github.com/opencmg/cmg/meter"
+
+var perEndpoint = []string{"endpoint", "prefix", "gateway", "target"}
+
+// The metrics of a connection point. docs/metrics.md is made of them.
+var (
+	mRequests      = metric("requests_total", meter.Counter, "Requests that are over.", perEndpoint...)
+	mBearer        = metric("requests_with_token_total", meter.Counter, "Requests that showed a bearer token.", perEndpoint...)
+	mFailed        = metric("failed_requests_total", meter.Counter, "Requests without an answer, or with one of 500 and above.", perEndpoint...)
+	mRequestBytes  = metric("request_bytes_total", meter.Counter, "Bytes that the target was sent above TLS, heads and bodies.", perEndpoint...)
+	mResponseBytes = metric("response_bytes_total", meter.Counter, "Bytes that the target sent above TLS, heads and bodies.", perEndpoint...)
+	mDuration      = metric("request_duration_seconds", meter.Durations, "From a request's arrival to the end of its answer; long polls wait by intent.", perEndpoint...)
+	mInFlight      = metric("in_flight_requests", meter.Gauge, "Requests that wait for their answer's end.")
+	mRefused       = metric("refused_requests_total", meter.Counter, "Requests given back to the gateway, since there were max_requests.")
+	mUnmapped      = metric("unmapped_requests_total", meter.Counter, "Requests that could not be read, or that nothing is mapped for.")
+	mChannels      = metric("channels", meter.Gauge, "Connections to a gateway that are up.", "gateway")
+	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on the channels to a gateway.", "gateway")
+	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of the last round trips on the channels to a gateway.", "gateway")
+	mMap           = metric("map_version", meter.Gauge, "Version of the publication in the map in force; 0: none.")
+)
+
+// Metrics lists what /metrics shows, beside the Go runtime's and the
+// process's own.
+var Metrics []*meter.Family
+
+func metric(name string, kind meter.Kind, help string, labels ...string) *meter.Family {
+	f := &meter.Family{Name: "cmg_connection_point_" + name, Kind: kind, Help: help, Labels: labels}
+	Metrics = append(Metrics, f)
+	return f
+}
+
+// gather tells how all metrics stand.
+func (p *Point) gather(e *meter.Emit) {
+	for _, r := range p.traffic.all() {
+		c, labels := r.sum(), []string{r.endpoint, r.prefix, r.gateway, r.target}
+		if c.Requests == 0 {
+			continue
+		}
+		e.Value(mRequests, float64(c.Requests), labels...)
+		e.Value(mBearer, float64(c.bearer), labels...)
+		e.Value(mFailed, float64(c.failed), labels...)
+		e.Value(mRequestBytes, float64(c.In), labels...)
+		e.Value(mResponseBytes, float64(c.Out), labels...)
+		var ls []*meter.Latency
+		for i := range r.latency {
+			ls = append(ls, &r.latency[i])
+		}
+		e.Histogram(mDuration, meter.SumLatency(ls...), labels...)
+	}
+	e.Value(mInFlight, float64(p.active.Load()))
+	e.Value(mRefused, float64(p.refused.Load()))
+	e.Value(mUnmapped, float64(p.unmapped.Load()))
+	p.gatherChannels(e)
+	version := uint64(0)
+	if t := p.maps.table.Load(); t != nil {
+		version = t.version
+	}
+	e.Value(mMap, float64(version))
+}
+
+func (p *Point) gatherChannels(e *meter.Emit) {
+	for _, gateway := range p.cfg.Gateways {
+		var up, flight, trip float64
+		for _, l := range p.links {
+			if s := l.session.Load(); s != nil && l.gateway == gateway {
+				up, flight, trip = up+1, flight+float64(s.InFlight()), max(trip, s.RTT().Seconds())
+			}
+		}
+		e.Value(mChannels, up, gateway)
+		e.Value(mChannelFlight, flight, gateway)
+		e.Value(mChannelTrip, trip, gateway)
+	}
+}

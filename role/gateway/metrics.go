@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"sync/atomic"
+
+	"github.com/opencmg/cmg/meter"
+)
+
+// perKind are the labels of what is counted for each kind of request.
+var perKind = []string{"site", "endpoint", "prefix", "connection_point", "proof", "class"}
+
+// The metrics of a gateway. docs/metrics.md is made of them.
+var (
+	mRequests      = metric("requests_total", meter.Counter, "Requests that are over.", perKind...)
+	mRequestBytes  = metric("request_bytes_total", meter.Counter, "Bytes that clients sent above TLS, heads and bodies.", perKind...)
+	mResponseBytes = metric("response_bytes_total", meter.Counter, "Bytes that clients were sent above TLS, heads and bodies, by requests that are over.", perKind...)
+	mSent          = metric("sent_bytes_total", meter.Counter, "Bytes that clients were sent above TLS, piece by piece.")
+	mDuration      = metric("request_duration_seconds", meter.Durations, "From a request's head to the end of its answer; long polls wait by intent.", "site", "endpoint", "prefix")
+	mRefusals      = metric("refusals_total", meter.Counter, "Requests that this instance answered with a refusal of its own.", "code")
+	mInFlight      = metric("in_flight_requests", meter.Gauge, "Requests that wait for their answer's end.")
+	mParked        = metric("parked_requests", meter.Gauge, "Requests over HTTP/1.1 that hold no buffer while they wait.")
+	mConnections   = metric("client_connections", meter.Gauge, "Connections of clients that are open.")
+	mShed          = metric("shed_connections_total", meter.Counter, "Connections closed before the handshake, since there were too many.")
+	mHandshakes    = metric("handshake_errors_total", meter.Counter, "TLS handshakes that clients did not finish.")
+	mRepeated      = metric("repeated_requests_total", meter.Counter, "Requests that were sent inward a second time.")
+	mAborted       = metric("aborted_requests_total", meter.Counter, "Requests that ended without their whole answer.")
+	mManifests     = metric("manifests_total", meter.Counter, "Content manifests given.")
+	mChannels      = metric("channels", meter.Gauge, "Connections that a connection point holds open.", "connection_point")
+	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on a connection point's channels.", "connection_point")
+	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", "connection_point")
+	mWaiting       = metric("waiting_requests", meter.Gauge, "Requests that wait for a connection point.")
+	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.")
+	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
+	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
+)
+
+// Metrics lists what /metrics shows, beside the Go runtime's and the
+// process's own.
+var Metrics []*meter.Family
+
+func metric(name string, kind meter.Kind, help string, labels ...string) *meter.Family {
+	f := &meter.Family{Name: "cmg_gateway_" + name, Kind: kind, Help: help, Labels: labels}
+	Metrics = append(Metrics, f)
+	return f
+}
+
+// gather tells how all metrics stand.
+func (g *Gateway) gather(e *meter.Emit) {
+	g.gatherAccounts(e)
+	n := func(f *meter.Family, v *atomic.Int64) { e.Value(f, float64(v.Load())) }
+	n(mInFlight, &g.counts.inFlight)
+	n(mParked, &g.counts.parked)
+	n(mShed, &g.counts.shed)
+	n(mHandshakes, &g.counts.handshakeErrors)
+	n(mRepeated, &g.counts.repeated)
+	n(mAborted, &g.counts.aborted)
+	n(mManifests, &g.counts.manifests)
+	g.counts.refusals.Range(func(code, v any) bool {
+		e.Value(mRefusals, float64(v.(*atomic.Int64).Load()), code.(string))
+		return true
+	})
+	e.Value(mConnections, float64(len(g.clients.slots)))
+	e.Value(mWaiting, float64(g.points.waiting.Load()))
+	e.Value(mPublication, float64(g.version()))
+	for name, r := range g.points.rows() {
+		e.Value(mChannels, float64(r.Channels), name)
+		e.Value(mChannelFlight, float64(r.InFlight), name)
+		e.Value(mChannelTrip, r.RoundTrip/1000, name)
+	}
+}
+
+func (g *Gateway) gatherAccounts(e *meter.Emit) {
+	names := g.points.slotNames()
+	for _, ep := range g.accounts.all() {
+		ep.each(func(slot, proof, class int, t meter.Traffic) {
+			labels := []string{ep.site, ep.name, ep.prefix, names[slot], proofNames[proof], classNames[class]}
+			e.Value(mRequests, float64(t.Requests), labels...)
+			e.Value(mRequestBytes, float64(t.In), labels...)
+			e.Value(mResponseBytes, float64(t.Out), labels...)
+		})
+		e.Histogram(mDuration, ep.latency(), ep.site, ep.name, ep.prefix)
+	}
+	e.Value(mSent, float64(g.accounts.sent.Load()))
+	e.Value(mCallers, float64(g.accounts.callers.rows()))
+	e.Value(mWithoutRow, float64(g.accounts.callers.full.Load()))
+}
