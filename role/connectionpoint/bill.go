@@ -52,5 +52,6 @@ func (r *relay) account(err error) {
 	case err != nil:
 		r.p.unmapped.Add(1)
 	}
+	r.logRequest(err)
 	r.bill = bill{shard: r.shard}
 }

@@ -29,19 +29,20 @@ import (
 // Config says what a connection point needs. Fields with a JSON name come
 // from the configuration; main sets the rest.
 type Config struct {
-	Name        string             `json:"name"`         // empty: the name in its certificate
-	Gateways    []string           `json:"gateways"`     // host:port of each instance's channel listener; at least one
-	Identity    auth.IdentityFiles `json:"identity"`     // issued by the site
-	Map         string             `json:"map"`          // https:// address of a management point, or a file
-	StateDir    string             `json:"state_dir"`    // keeps the last map
-	Connections int                `json:"connections"`  // to each gateway; 0: 2
-	Targets     []Target           `json:"targets"`      // how to meet servers that are not our site's
-	MaxRequests int                `json:"max_requests"` // at once; 0: 8,192
-	MapEvery    time.Duration      `json:"map_every"`    // how often to ask for a new map; 0: 5 s
-	AnswerTime  time.Duration      `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
-	ReportEvery time.Duration      `json:"report_every"` // how often to report the traffic of each endpoint; 0: 5 min
-	Status      string             `json:"status"`       // health and status, plain HTTP: keep it on loopback; empty: none
-	Drain       time.Duration      `json:"drain"`        // for requests under way when told to stop; 0: 20 s
+	Name        string               `json:"name"`         // empty: the name in its certificate
+	Gateways    []string             `json:"gateways"`     // host:port of each instance's channel listener; at least one
+	Identity    auth.IdentityFiles   `json:"identity"`     // issued by the site
+	Map         string               `json:"map"`          // https:// address of a management point, or a file
+	StateDir    string               `json:"state_dir"`    // keeps the last map
+	Connections int                  `json:"connections"`  // to each gateway; 0: 2
+	Targets     []Target             `json:"targets"`      // how to meet servers that are not our site's
+	MaxRequests int                  `json:"max_requests"` // at once; 0: 8,192
+	MapEvery    time.Duration        `json:"map_every"`    // how often to ask for a new map; 0: 5 s
+	AnswerTime  time.Duration        `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
+	AccessLog   web.RequestLogConfig `json:"access_log"`   // which requests are logged
+	ReportEvery time.Duration        `json:"report_every"` // how often to report the traffic of each endpoint; 0: 5 min
+	Status      string               `json:"status"`       // health and status, plain HTTP: keep it on loopback; empty: none
+	Drain       time.Duration        `json:"drain"`        // for requests under way when told to stop; 0: 20 s
 
 	Log *slog.Logger     `json:"-"` // nil is silent
 	Now func() time.Time `json:"-"` // nil: time.Now
@@ -67,15 +68,16 @@ type Point struct {
 	links    []*link
 	judging  sync.Mutex // of readiness
 
-	jobs     chan job
-	traffic  *traffic
-	workers  sync.WaitGroup
-	active   atomic.Int64
-	idle     atomic.Int64
-	requests atomic.Int64
-	failed   atomic.Int64
-	refused  atomic.Int64 // there were MaxRequests
-	unmapped atomic.Int64
+	jobs       chan job
+	traffic    *traffic
+	requestLog *web.RequestLog
+	workers    sync.WaitGroup
+	active     atomic.Int64
+	idle       atomic.Int64
+	requests   atomic.Int64
+	failed     atomic.Int64
+	refused    atomic.Int64 // there were MaxRequests
+	unmapped   atomic.Int64
 }
 
 // New checks c, reads its files and returns a Point that has started nothing.
@@ -109,6 +111,10 @@ func New(c Config) (*Point, error) {
 	}
 	p.maps = newMaps(p)
 	p.traffic = newTraffic(p)
+	if err := c.AccessLog.Check(); err != nil {
+		return nil, fmt.Errorf("connection point: %w", err)
+	}
+	p.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	for place, a := range c.Gateways {
 		n := new(news)
 		for i := range p.cfg.Connections {
@@ -170,12 +176,18 @@ func (p *Point) Run(ctx context.Context) error {
 	wg.Go(func() { p.maps.follow(ctx) })
 	wg.Go(func() { p.pool.tend(ctx) })
 	wg.Go(func() { p.traffic.run(ctx) })
+	lctx, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the requests
+	defer stopLog()
+	var logging sync.WaitGroup
+	logging.Go(func() { p.requestLog.Run(lctx) })
 	for _, l := range p.links {
 		wg.Go(func() { l.keep(ctx) })
 	}
 	wg.Wait()
 	close(p.jobs)
 	p.workers.Wait()
+	stopLog()
+	logging.Wait()
 	p.pool.close()
 	return nil
 }

@@ -18,6 +18,8 @@ var (
 	mChannels      = metric("channels", meter.Gauge, "Connections to a gateway that are up.", "gateway")
 	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on the channels to a gateway.", "gateway")
 	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of the last round trips on the channels to a gateway.", "gateway")
+	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
+	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
 	mMap           = metric("map_version", meter.Gauge, "Version of the publication in the map in force; 0: none.")
 )
 
@@ -52,6 +54,8 @@ func (p *Point) gather(e *meter.Emit) {
 	e.Value(mInFlight, float64(p.active.Load()))
 	e.Value(mRefused, float64(p.refused.Load()))
 	e.Value(mUnmapped, float64(p.unmapped.Load()))
+	e.Value(mLogged, float64(p.requestLog.Written()))
+	e.Value(mLogDropped, float64(p.requestLog.Dropped()))
 	p.gatherChannels(e)
 	version := uint64(0)
 	if t := p.maps.table.Load(); t != nil {

@@ -48,7 +48,6 @@ func (p *Point) work(j job) {
 		r.account(err)
 		if err != nil {
 			p.failed.Add(1)
-			p.log.Warn("request failed", "request", r.id, "err", err)
 		}
 		p.active.Add(-1)
 		r.release()

@@ -18,6 +18,9 @@ type bill struct {
 	proof    int
 	sent     int64 // bytes of the answer
 	took     time.Duration
+	inward   bool         // exchange.head is this request's
+	refusal  *cmg.Refusal // what it was answered with; nil: no refusal
+	trace    string       // of a refused request that did not get inward
 }
 
 func (b *bill) begin() {
@@ -56,6 +59,7 @@ func (x *exchange) account(in int64) {
 	if b.caller != nil {
 		x.g.accounts.callers.add(b.caller, in, b.sent)
 	}
+	x.logRequest(in)
 }
 
 // requestText and answerText are how long heads are as HTTP/1.1 text, which

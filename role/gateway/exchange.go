@@ -151,6 +151,7 @@ func (x *exchange) pass(ctx context.Context) error {
 	if err := x.compact(); err != nil {
 		return err
 	}
+	x.bill.inward = true
 	return x.forward(ctx)
 }
 
@@ -221,11 +222,9 @@ func (x *exchange) refuse(err error) error {
 		r = cmg.Refuse(500, "CMGService_Internal_Error", "the gateway has a fault", err)
 	}
 	x.g.counts.refused(r.Code)
-	level := x.g.log.Info
-	if r.Status >= 500 {
-		level = x.g.log.Warn
+	if x.bill.refusal = r; !x.bill.inward {
+		x.bill.trace = traceOf(x.req.Fields)
 	}
-	level("refused", "request", x.id, "status", r.Status, "code", r.Code, "why", r.Why, "err", r.Err, "from", x.remote, "method", x.method, "path", string(x.path))
 	x.res.Reset()
 	fillRefusal(&x.res, r, x.id)
 	if r.Status == 405 && x.route != nil {

@@ -31,19 +31,20 @@ import (
 // Config says what a gateway instance needs. Fields with a JSON name come
 // from the configuration; main sets the rest.
 type Config struct {
-	Name           string             `json:"name"`            // of the instance; empty: the name in its channel certificate
-	Listen         string             `json:"listen"`          // clients; empty: ":443"
-	ReusePort      bool               `json:"reuse_port"`      // share the client port with other instances on this machine
-	Channel        string             `json:"channel"`         // connection points; empty: ":10140"
-	Certificate    string             `json:"certificate"`     // PEM file: the certificate clients see, with its chain
-	Key            string             `json:"key"`             // PEM file
-	Identity       auth.IdentityFiles `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
-	StateDir       string             `json:"state_dir"`       // keeps the last good publication
-	Content        ContentConfig      `json:"content"`         // what main makes Links of
-	Status         string             `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
-	Drain          time.Duration      `json:"drain"`           // for requests under way when told to stop; 0: 20 s
-	MaxConnections int                `json:"max_connections"` // client connections at once; 0: 16,384
-	MaxCallers     int                `json:"max_callers"`     // devices counted one by one; 0: 65,536
+	Name           string               `json:"name"`            // of the instance; empty: the name in its channel certificate
+	Listen         string               `json:"listen"`          // clients; empty: ":443"
+	ReusePort      bool                 `json:"reuse_port"`      // share the client port with other instances on this machine
+	Channel        string               `json:"channel"`         // connection points; empty: ":10140"
+	Certificate    string               `json:"certificate"`     // PEM file: the certificate clients see, with its chain
+	Key            string               `json:"key"`             // PEM file
+	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
+	StateDir       string               `json:"state_dir"`       // keeps the last good publication
+	Content        ContentConfig        `json:"content"`         // what main makes Links of
+	Status         string               `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
+	Drain          time.Duration        `json:"drain"`           // for requests under way when told to stop; 0: 20 s
+	MaxConnections int                  `json:"max_connections"` // client connections at once; 0: 16,384
+	AccessLog      web.RequestLogConfig `json:"access_log"`      // which requests are logged
+	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
 
 	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
 	Log   *slog.Logger     `json:"-"` // nil is silent
@@ -59,18 +60,19 @@ type ContentConfig struct {
 
 // A Gateway is one instance. Run it once.
 type Gateway struct {
-	cfg      Config
-	log      *slog.Logger
-	now      func() time.Time
-	identity *auth.Identity
-	front    *tls.Config
-	signer   *auth.CallerSigner
-	locator  *content.Locator // nil: no content
-	health   *web.Health
-	points   *points
-	ids      requestIDs
-	counts   counters
-	accounts *accounts
+	cfg        Config
+	log        *slog.Logger
+	now        func() time.Time
+	identity   *auth.Identity
+	front      *tls.Config
+	signer     *auth.CallerSigner
+	locator    *content.Locator // nil: no content
+	health     *web.Health
+	points     *points
+	ids        requestIDs
+	counts     counters
+	accounts   *accounts
+	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
 	taking   sync.Mutex           // one publication at a time
@@ -109,6 +111,10 @@ func New(c Config) (*Gateway, error) {
 	}
 	g.signer = auth.NewCallerSigner(g.identity)
 	g.accounts = newAccounts(c.Log, c.MaxCallers)
+	if err := c.AccessLog.Check(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
 	g.publishStatus()
 	return g, nil
@@ -179,6 +185,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		run(&back, func() error { return web.Serve(inner, srv, ln, time.Second) })
 	}
 	run(&back, func() error { return g.serveChannels(inner, channel) })
+	back.Go(func() { g.requestLog.Run(inner) })
 	run(&fronts, func() error { return g.serveClients(ctx, front) })
 	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", front.Addr().String(), "channels", channel.Addr().String())
 

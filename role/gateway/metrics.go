@@ -30,6 +30,8 @@ var (
 	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", "connection_point")
 	mWaiting       = metric("waiting_requests", meter.Gauge, "Requests that wait for a connection point.")
 	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.")
+	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
+	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
 	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
 )
@@ -59,6 +61,8 @@ func (g *Gateway) gather(e *meter.Emit) {
 		e.Value(mRefusals, float64(v.(*atomic.Int64).Load()), code.(string))
 		return true
 	})
+	e.Value(mLogged, float64(g.requestLog.Written()))
+	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
 	e.Value(mConnections, float64(len(g.clients.slots)))
 	e.Value(mWaiting, float64(g.points.waiting.Load()))
 	e.Value(mPublication, float64(g.version()))
