@@ -137,6 +137,9 @@ func (x *exchange) pass(ctx context.Context) error {
 		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
 	}
 	x.bill.endpoint = x.route.endpoint
+	if err := x.g.budget.refuse(x.route.exempt); err != nil {
+		return err
+	}
 	if !allowed(x.route.Methods, x.method) {
 		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path does not take the method "+x.method, nil)
 	}
@@ -251,6 +254,10 @@ func fillRefusal(res *h1.Response, r *cmg.Refusal, id string) {
 	case 401:
 		res.Add("WWW-Authenticate", []byte("Bearer"))
 	case 503:
-		res.Add("Retry-After", []byte("5"))
+		after := "5"
+		if r.Code == "CMGService_Budget_Exhausted" {
+			after = "3600"
+		}
+		res.Add("Retry-After", []byte(after))
 	}
 }

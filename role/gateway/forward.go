@@ -236,6 +236,9 @@ func (x *exchange) copyAnswer(st *channel.Stream, p []byte, end bool) error {
 		if sent += int64(len(p)); !fits() {
 			return errLength
 		}
+		if x.g.budget.cuts(x.route.exempt) {
+			return errBudget
+		}
 		if err := x.out.piece(p, end); err != nil {
 			return errors.Join(errGone, err)
 		}

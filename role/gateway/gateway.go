@@ -44,6 +44,7 @@ type Config struct {
 	Drain          time.Duration        `json:"drain"`           // for requests under way when told to stop; 0: 20 s
 	MaxConnections int                  `json:"max_connections"` // client connections at once; 0: 16,384
 	AccessLog      web.RequestLogConfig `json:"access_log"`      // which requests are logged
+	Budget         BudgetConfig         `json:"budget"`          // what may be sent to clients
 	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
 
 	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
@@ -72,6 +73,7 @@ type Gateway struct {
 	ids        requestIDs
 	counts     counters
 	accounts   *accounts
+	budget     *budget // nil: there is none
 	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
@@ -114,6 +116,9 @@ func New(c Config) (*Gateway, error) {
 	if err := c.AccessLog.Check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if g.cfg.Budget, err = c.Budget.withDefaults(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
 	g.publishStatus()
@@ -149,6 +154,9 @@ func (c Config) withDefaults() Config {
 func (g *Gateway) Run(ctx context.Context) error {
 	if err := os.MkdirAll(g.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("gateway: state_dir: %w", err)
+	}
+	if err := g.loadBudget(); err != nil {
+		return fmt.Errorf("gateway: %w", err)
 	}
 	if err := g.loadPublication(); err != nil {
 		g.log.Warn("the kept publication cannot be used; waiting for a connection point", "err", err)
@@ -186,6 +194,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	run(&back, func() error { return g.serveChannels(inner, channel) })
 	back.Go(func() { g.requestLog.Run(inner) })
+	if g.budget != nil {
+		back.Go(func() { g.budget.run(inner, g.now) })
+	}
 	run(&fronts, func() error { return g.serveClients(ctx, front) })
 	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", front.Addr().String(), "channels", channel.Addr().String())
 

@@ -26,6 +26,9 @@ const manifestTime = 30 * time.Second
 // does not say under its signature.
 func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	x.bill.endpoint = x.g.accounts.manifest
+	if err := x.g.budget.refuse(false); err != nil {
+		return err
+	}
 	if x.method != "GET" && x.method != "HEAD" {
 		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path takes GET and HEAD", nil)
 	}

@@ -32,6 +32,10 @@ var (
 	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
+	mBudget        = metric("budget_bytes", meter.Gauge, "Bytes that may be sent to clients in the budget's window.")
+	mBudgetUsed    = metric("budget_used_bytes", meter.Gauge, "Bytes sent to clients in the budget's window.")
+	mBudgetState   = metric("budget_state", meter.Gauge, "How the budget stands: 0 fine, 1 warning, 2 critical, 3 exhausted.")
+	mBudgetCut     = metric("budget_cut_answers_total", meter.Counter, "Answers that were broken off when the budget was used up.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
 	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
 )
@@ -86,5 +90,8 @@ func (g *Gateway) gatherAccounts(e *meter.Emit) {
 	}
 	e.Value(mSent, float64(g.accounts.sent.Load()))
 	e.Value(mCallers, float64(g.accounts.callers.rows()))
+	if g.budget != nil {
+		g.budget.gather(e)
+	}
 	e.Value(mWithoutRow, float64(g.accounts.callers.full.Load()))
 }

@@ -26,9 +26,10 @@ type edge struct {
 type published struct {
 	cmg.Route
 	endpoint *endpoint
+	exempt   bool // from the outbound budget
 }
 
-func newEdge(p cmg.Publication, a *accounts) (*edge, error) {
+func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
 	trust, err := auth.NewTrust(p)
 	if err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func newEdge(p cmg.Publication, a *accounts) (*edge, error) {
 		if err != nil || string(norm) != r.Prefix {
 			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
 		}
-		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: a.endpoint(p.Site, r)}
+		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: g.cfg.Budget.exempts(r)}
 		e.longest = max(e.longest, len(r.Prefix))
 	}
 	return e, nil
@@ -95,7 +96,7 @@ func (g *Gateway) readPublication(jws string) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newEdge(p, g.accounts)
+	return g.newEdge(p)
 }
 
 // takePublication checks a publication that a connection point brought,

@@ -65,6 +65,7 @@ func (g *Gateway) publishStatus() {
 	g.health.Publish("refusals", g.counts.refusalRows)
 	g.health.Publish("connection_points", func() any { return g.points.rows() })
 	g.health.Publish("accounts", g.accountRows)
+	g.health.Publish("budget", func() any { return g.budget.status() })
 	g.health.Publish("callers", g.accounts.callers.status)
 	g.health.Publish("name", func() any { return g.cfg.Name })
 	g.health.Publish("publication", func() any {
