@@ -23,13 +23,15 @@ const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
-	Prefix     string   `json:"prefix"`               // path prefix, whole segments, compared without case
-	Methods    []string `json:"methods"`              // at least one
-	Proofs     []Proof  `json:"proofs"`               // any of these lets a caller in; at least one
-	MaxBody    int64    `json:"max_body"`             // bytes of request body; more is 413
-	Idempotent bool     `json:"idempotent,omitempty"` // every method here may be sent twice
-	PassToken  bool     `json:"pass_token,omitempty"` // the site token that proved the caller goes on to the server; else it stays at the gateway
-	Name       string   `json:"name"`                 // for logs and reports, such as "SMS_MP"
+	Prefix        string   `json:"prefix"`                   // path prefix, whole segments, compared without case
+	Methods       []string `json:"methods"`                  // at least one
+	Proofs        []Proof  `json:"proofs"`                   // any of these lets a caller in; at least one
+	MaxBody       int64    `json:"max_body"`                 // bytes of request body; more is 413
+	Idempotent    bool     `json:"idempotent,omitempty"`     // every method here may be sent twice
+	PassToken     bool     `json:"pass_token,omitempty"`     // the site token that proved the caller goes on to the server; else it stays at the gateway
+	Class         Class    `json:"class,omitempty"`          // what matters more when there is not room for all; empty: policy
+	MaxConcurrent int64    `json:"max_concurrent,omitempty"` // requests inward at once, at each gateway instance; 0: no limit
+	Name          string   `json:"name"`                     // for logs and reports, such as "SMS_MP"
 }
 
 // Check says what is wrong with r.
@@ -48,6 +50,11 @@ func (r Route) Check() error {
 		return bad("it asks for no proof of the caller")
 	case r.MaxBody < 0:
 		return bad("max_body is negative")
+	case r.MaxConcurrent < 0:
+		return bad("max_concurrent is negative")
+	}
+	if err := r.Class.Check(); err != nil {
+		return fmt.Errorf("route %q: %w", r.Prefix, err)
 	}
 	return nil
 }
@@ -114,8 +121,8 @@ func ManagementPointRoutes(id RoleID) []Route {
 	for _, e := range []Route{
 		{Prefix: "/SMS_MP", Methods: []string{"GET", "HEAD"}, Name: "SMS_MP"},
 		{Prefix: "/ccm_system", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system"},
-		{Prefix: "/ccm_system_tokenauth", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system_tokenauth"},
-		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS"},
+		{Prefix: "/ccm_system_tokenauth", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system_tokenauth", Class: ClassRegistration},
+		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS", Class: ClassRegistration},
 	} {
 		path := e.Prefix
 		e.PassToken = true

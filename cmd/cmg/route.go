@@ -32,6 +32,8 @@ func routeAddCommand(a *app) *cobra.Command {
 	c.Flags().StringSliceVar(&proofs, "proof", []string{string(cmg.ProofCertificate), string(cmg.ProofToken)}, "proofs that let a caller in")
 	c.Flags().Int64Var(&r.MaxBody, "max-body", defaultMaxBody, "largest request body in bytes")
 	c.Flags().BoolVar(&r.Idempotent, "idempotent", false, "every request here may be sent twice")
+	c.Flags().StringVar((*string)(&r.Class), "class", "", "what matters more when there is not room for all: registration, policy, state or bulk (default: policy)")
+	c.Flags().Int64Var(&r.MaxConcurrent, "max-concurrent", 0, "requests inward at once, at each gateway instance; 0: no limit")
 	c.Flags().StringVar(&r.Name, "name", "", "name for logs (default: the prefix)")
 	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
 		r.Prefix = args[0]

@@ -18,9 +18,10 @@ type bill struct {
 	proof    int
 	sent     int64 // bytes of the answer
 	took     time.Duration
-	inward   bool         // exchange.head is this request's
-	refusal  *cmg.Refusal // what it was answered with; nil: no refusal
-	trace    string       // of a refused request that did not get inward
+	wait     time.Duration // after which a refused caller may come again
+	inward   bool          // exchange.head is this request's
+	refusal  *cmg.Refusal  // what it was answered with; nil: no refusal
+	trace    string        // of a refused request that did not get inward
 }
 
 func (b *bill) begin() {

@@ -39,10 +39,11 @@ type callerShard struct {
 
 // A callerRow counts one caller's requests.
 type callerRow struct {
-	key   string
-	tally meter.Tally
-	seen  atomic.Int64 // Unix seconds
-	gone  atomic.Bool  // has given up its place
+	key    string
+	tally  meter.Tally
+	bucket tokenBucket
+	seen   atomic.Int64 // Unix seconds
+	gone   atomic.Bool  // has given up its place
 }
 
 func newCallers(log *slog.Logger, limit int) *callers {

@@ -151,11 +151,14 @@ func (x *exchange) pass(ctx context.Context) error {
 		return err
 	}
 	x.prove(&x.caller)
+	if err := x.limit(); err != nil {
+		return err
+	}
 	if err := x.compact(); err != nil {
 		return err
 	}
 	x.bill.inward = true
-	return x.forward(ctx)
+	return x.admit(ctx)
 }
 
 func (x *exchange) tooLong(cause error) error {
@@ -230,6 +233,9 @@ func (x *exchange) refuse(err error) error {
 	}
 	x.res.Reset()
 	fillRefusal(&x.res, r, x.id)
+	if r.Status == 429 {
+		x.res.Add("Retry-After", strconv.AppendInt(nil, int64(x.bill.wait/time.Second)+1, 10))
+	}
 	if r.Status == 405 && x.route != nil {
 		x.res.Add("Allow", []byte(strings.Join(x.route.Methods, ", ")))
 	}

@@ -45,6 +45,8 @@ type Config struct {
 	MaxConnections int                  `json:"max_connections"` // client connections at once; 0: 16,384
 	AccessLog      web.RequestLogConfig `json:"access_log"`      // which requests are logged
 	Budget         BudgetConfig         `json:"budget"`          // what may be sent to clients
+	CallerLimits   CallerLimits         `json:"caller_limits"`   // for each device
+	MaxRequests    int64                `json:"max_requests"`    // inward at once, a tenth of them for the first class only; 0: 65,536
 	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
 
 	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
@@ -74,6 +76,7 @@ type Gateway struct {
 	counts     counters
 	accounts   *accounts
 	budget     *budget // nil: there is none
+	gate       *gate   // of all requests
 	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
@@ -119,6 +122,10 @@ func New(c Config) (*Gateway, error) {
 	if g.cfg.Budget, err = c.Budget.withDefaults(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if g.cfg.CallerLimits, err = c.CallerLimits.withDefaults(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g.gate = newGate(max(c.MaxRequests, 1), true)
 	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
 	g.publishStatus()
@@ -138,6 +145,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 16384
+	}
+	if c.MaxRequests == 0 {
+		c.MaxRequests = 65536
 	}
 	if c.MaxCallers == 0 {
 		c.MaxCallers = 65536

@@ -43,6 +43,9 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 		return err
 	}
 	x.prove(&cmg.Caller{Proof: cmg.ProofToken, Device: claims.Device, TokenID: claims.ID})
+	if err := x.limit(); err != nil {
+		return err
+	}
 	_, raw, _ := strings.Cut(string(x.req.Target), "?")
 	query, err := url.ParseQuery(raw)
 	if err != nil {

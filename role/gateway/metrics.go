@@ -36,6 +36,8 @@ var (
 	mBudgetUsed    = metric("budget_used_bytes", meter.Gauge, "Bytes sent to clients in the budget's window.")
 	mBudgetState   = metric("budget_state", meter.Gauge, "How the budget stands: 0 fine, 1 warning, 2 critical, 3 exhausted.")
 	mBudgetCut     = metric("budget_cut_answers_total", meter.Counter, "Answers that were broken off when the budget was used up.")
+	mGateInside    = metric("admitted_requests", meter.Gauge, "Requests inward, of max_requests.")
+	mGateWaiting   = metric("queued_requests", meter.Gauge, "Requests that wait for one of max_requests, or of a route's max_concurrent.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
 	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
 )
@@ -67,6 +69,16 @@ func (g *Gateway) gather(e *meter.Emit) {
 	})
 	e.Value(mLogged, float64(g.requestLog.Written()))
 	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
+	waiting := g.gate.waiting.Load()
+	if ed := g.edge.Load(); ed != nil {
+		for _, r := range ed.routes {
+			if r.gate != nil {
+				waiting += r.gate.waiting.Load()
+			}
+		}
+	}
+	e.Value(mGateInside, float64(g.gate.inside.Load()))
+	e.Value(mGateWaiting, float64(waiting))
 	e.Value(mConnections, float64(len(g.clients.slots)))
 	e.Value(mWaiting, float64(g.points.waiting.Load()))
 	e.Value(mPublication, float64(g.version()))

@@ -26,7 +26,8 @@ type edge struct {
 type published struct {
 	cmg.Route
 	endpoint *endpoint
-	exempt   bool // from the outbound budget
+	exempt   bool  // from the outbound budget
+	gate     *gate // nil: no limit
 }
 
 func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
@@ -41,7 +42,7 @@ func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
 		if err != nil || string(norm) != r.Prefix {
 			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
 		}
-		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: g.cfg.Budget.exempts(r)}
+		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: g.cfg.Budget.exempts(r), gate: g.gateOf(r)}
 		e.longest = max(e.longest, len(r.Prefix))
 	}
 	return e, nil

@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+)
+
+func TestTokenBucket(t *testing.T) {
+	var b tokenBucket
+	c, now := CallerLimits{Rate: 10, Burst: 5}, time.Unix(1.7e9, 0)
+	taken := func() (n int) {
+		for b.take(c, now) == 0 {
+			n++
+		}
+		return n
+	}
+	if n := taken(); n != 5 {
+		t.Errorf("%d at once, want 5", n)
+	}
+	if w := b.take(c, now); w != 100*time.Millisecond {
+		t.Errorf("the next in %v, want 100ms", w)
+	}
+	now = now.Add(250 * time.Millisecond)
+	if n := taken(); n != 2 {
+		t.Errorf("%d after a quarter of a second, want 2", n)
+	}
+	now = now.Add(time.Hour)
+	if n := taken(); n != 5 {
+		t.Errorf("%d after an hour, want 5", n)
+	}
+	for _, c := range []CallerLimits{{Rate: -1}, {Rate: 2e6}, {Burst: -1}} {
+		if _, err := c.withDefaults(); err == nil {
+			t.Errorf("%+v was taken", c)
+		}
+	}
+}
+
+// TestCallerLimits has one caller ask too much, while another is not touched.
+func TestCallerLimits(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		conf := getSite(t).config(t)
+		conf.CallerLimits = CallerLimits{Rate: 0.001, Burst: 3}
+		r := run(t, conf)
+		in := r.connect("cp-1", echo)
+		in.publish(r.site.publication(t, 1))
+		greedy, other := r.client(&r.site.device, h2), r.client(nil, h2)
+		token := must[string](t)(r.site.keys.Issue(claimsOf(cmg.NewDeviceID())))
+		for i := range 6 {
+			resp, _ := do(t, greedy, r.request("GET", "/any/x", nil))
+			switch wait, err := strconv.Atoi(resp.Header.Get("Retry-After")); {
+			case i < 3 && resp.StatusCode != 200:
+				t.Errorf("request %d: %s", i, resp.Status)
+			case i >= 3 && (resp.StatusCode != 429 || resp.Header.Get("CMG-Refusal") != "CMGService_Too_Many_Requests" || err != nil || wait < 900):
+				t.Errorf("request %d: %s %v", i, resp.Status, resp.Header)
+			}
+			if i%2 == 0 {
+				q := r.request("GET", "/any/x", nil)
+				q.Header.Set("Authorization", "Bearer "+token)
+				if resp, _ := do(t, other, q); resp.StatusCode != 200 {
+					t.Errorf("another caller: %s", resp.Status)
+				}
+			}
+		}
+		if n := in.streams.Load(); n != 6 {
+			t.Errorf("%d requests went inward, want 6", n)
+		}
+	}
+}
+
+// TestGateClasses fills a gate and sees who comes in next.
+func TestGateClasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(20, true)
+		ctx := context.Background()
+		for i := range 14 {
+			if err := g.enter(ctx, cmg.ClassBulk); err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		order := make(chan cmg.Class, 100)
+		var wg sync.WaitGroup
+		wait := func(c cmg.Class) {
+			wg.Go(func() {
+				if g.enter(ctx, c) == nil {
+					order <- c
+				}
+			})
+			synctest.Wait()
+		}
+		wait(cmg.ClassBulk) // beyond its share: waits
+		for range 4 {
+			wait(cmg.ClassState) // 16 may be inside for these: two wait
+		}
+		for range 2 {
+			wait("") // 18: in
+		}
+		for range 2 {
+			wait(cmg.ClassRegistration) // 20: in
+		}
+		if n := g.inside.Load(); n != 20 || len(order) != 6 {
+			t.Errorf("%d are inside, %d were let in at once", n, len(order))
+		}
+		for range 6 {
+			<-order
+		}
+		wait("")
+		for range 3 {
+			g.leave() // 17 stay, and one of the first classes comes
+		}
+		synctest.Wait()
+		if c := <-order; c != "" || len(order) != 0 {
+			t.Errorf("%q came in, then %d more", c, len(order))
+		}
+		time.Sleep(3 * time.Second) // the others lose patience
+		wg.Wait()
+		if len(order) != 0 || g.waiting.Load() != 0 || g.refused.Load() != 3 {
+			t.Errorf("%d let in, %d wait, %d refused", len(order), g.waiting.Load(), g.refused.Load())
+		}
+		for range g.inside.Load() {
+			g.leave()
+		}
+		if g.inside.Load() != 0 {
+			t.Error("somebody is still inside")
+		}
+	})
+}
+
+// TestGateStorm wants nobody lost and never too many inside.
+func TestGateStorm(t *testing.T) {
+	g := newGate(5, false)
+	var now, most, in, out atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i%20)*time.Millisecond)
+			defer cancel()
+			for range 20 {
+				if g.enter(ctx, cmg.ClassState) != nil {
+					out.Add(1)
+					continue
+				}
+				in.Add(1)
+				if n := now.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				now.Add(-1)
+				g.leave()
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 5 || g.inside.Load() != 0 || g.waiting.Load() != 0 || in.Load()+out.Load() != 4000 || in.Load() == 0 {
+		t.Errorf("at most %d at once, %d inside, %d waiting, %d + %d of 4000", most.Load(), g.inside.Load(), g.waiting.Load(), in.Load(), out.Load())
+	}
+}
+
+// TestRouteLimit holds requests at a route with room for two, over real
+// connections: the others wait, and go on when one is answered.
+func TestRouteLimit(t *testing.T) {
+	release := make(chan struct{})
+	r := run(t, getSite(t).config(t))
+	in := r.connect("cp-1", func(q *request) {
+		<-release
+		q.answer(200, nil)
+	})
+	route := cmg.Route{Prefix: "/narrow", Methods: []string{"GET"}, Proofs: []cmg.Proof{cmg.ProofCertificate}, MaxConcurrent: 2, Class: cmg.ClassBulk, Name: "narrow"}
+	in.publish(r.site.publication(t, 1, route))
+	c := r.client(&r.site.device, false)
+	codes := make(chan string, 20)
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			resp, err := c.Do(r.request("GET", "/narrow/x", nil))
+			if err != nil {
+				codes <- err.Error()
+				return
+			}
+			resp.Body.Close()
+			codes <- fmt.Sprint(resp.StatusCode, resp.Header.Get("CMG-Refusal"))
+		})
+	}
+	for range 2 { // room for two, sixteen wait: two are refused at once
+		if s := within(t, "one is turned away", codes); s != fmt.Sprint(http.StatusServiceUnavailable, "CMGService_Overloaded") {
+			t.Error(s)
+		}
+	}
+	if n := in.streams.Load(); n != 2 {
+		t.Errorf("%d are inward", n)
+	}
+	in.publish(r.site.publication(t, 2, route)) // those inside still count
+	close(release)
+	for range 18 {
+		if s := within(t, "the others are answered", codes); s != "200" {
+			t.Error(s)
+		}
+	}
+	wg.Wait()
+	if g := r.gw.edge.Load().routes["/narrow"].gate; g.inside.Load() != 0 || r.gw.gate.inside.Load() != 0 {
+		t.Error("somebody is still counted as inside")
+	}
+}
+
+func claimsOf(id cmg.DeviceID) auth.Claims {
+	return auth.Claims{Kind: auth.TokenSession, Site: testSite, Device: id, NotBefore: time.Now(), Expires: time.Now().Add(time.Hour)}
+}
