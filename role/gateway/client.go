@@ -64,8 +64,10 @@ type client struct {
 	// A stream that has something to say ends a read of the connection, if
 	// one is waited for: never one of a later request.
 	park     sync.Mutex
-	parked   bool // a read may be ended
-	unwanted bool // of a body: it was
+	parked   bool         // a read may be ended
+	unwanted bool         // of a body: it was
+	mayEnd   bool         // the parked request may be sent again
+	since    atomic.Int64 // when the request was parked, Unix nanoseconds; 0: it is not, or it was ended
 }
 
 var past = time.Unix(1, 0)
@@ -286,7 +288,7 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 		c.framing.Close = true
 	case r.Length < 0 && !end && c.framing.HTTP10:
 		c.framing.Close = true
-	case c.ending.Load() || c.g.draining.Load():
+	case c.ending.Load() || c.g.draining.Load() || c.g.memory.level() >= memoryTight:
 		c.framing.Close = true
 	}
 	if r.Length < 0 && end {
@@ -335,68 +337,4 @@ func (c *client) write(b []byte) error {
 		c.tls.SetWriteDeadline(c.writeBy)
 	}
 	return c.wire.Flush(c.tls, b)
-}
-
-// wait blocks until the stream has its answer. A request that waits long is
-// parked: this goroutine then reads the client's connection, with no buffer
-// of ours held, so that a client that goes away is noticed; the answer ends
-// that read.
-func (c *client) wait(ctx context.Context, st *channel.Stream) error {
-	if c.timer == nil {
-		c.timer = time.NewTimer(c.g.limits.park)
-	} else {
-		c.timer.Reset(c.g.limits.park)
-	}
-	for !st.HasHead() {
-		select {
-		case <-st.Ready():
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.timer.C:
-			if c.rd.Buffered() > 0 || !c.body.Done() {
-				<-st.Ready() // the client talks on: it has not gone
-				continue
-			}
-			return c.parkUntil(st)
-		}
-	}
-	c.timer.Stop()
-	return nil
-}
-
-func (c *client) parkUntil(st *channel.Stream) error {
-	if cap(c.out) > 0 {
-		c.out = nil
-	}
-	c.setReadBy(time.Time{})
-	c.setParked(true)
-	st.Notify(func() {
-		c.park.Lock()
-		defer c.park.Unlock()
-		if c.parked {
-			c.tls.SetReadDeadline(past)
-		}
-	})
-	c.rd.Release()
-	c.g.counts.parked.Add(1)
-	err := c.rd.Wait()
-	c.g.counts.parked.Add(-1)
-	st.Notify(nil)
-	c.setParked(false)
-	switch {
-	case err == nil: // the next request, before this one's answer
-		for !st.HasHead() {
-			<-st.Ready()
-		}
-		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded) && st.HasHead():
-		return nil
-	}
-	return err
-}
-
-func (c *client) setParked(on bool) {
-	c.park.Lock()
-	defer c.park.Unlock()
-	c.parked, c.unwanted = on, false
 }

@@ -190,6 +190,9 @@ func (x *exchange) follow(ctx context.Context, st *channel.Stream) error {
 	}
 	if err := x.out.wait(ctx, st); err != nil {
 		st.Reset(channel.CodeCancelled, "the client has gone")
+		if r := new(cmg.Refusal); errors.As(err, &r) {
+			return err // the client is there, and is told
+		}
 		return errors.Join(errGone, err)
 	}
 	h, err := st.Head()

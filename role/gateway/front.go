@@ -101,6 +101,12 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 			c.Close()
 			continue
 		}
+		if g.memory.level() >= memoryShort {
+			g.counts.shed.Add(1)
+			<-g.clients.slots
+			c.Close()
+			continue
+		}
 		sc := &slotConn{Conn: c, slots: g.clients.slots}
 		conns.Go(func() {
 			if t := g.handshake(ctx, sc, handshakes); t != nil {

@@ -77,6 +77,7 @@ type Gateway struct {
 	accounts   *accounts
 	budget     *budget // nil: there is none
 	gate       *gate   // of all requests
+	memory     *memoryGuard
 	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
@@ -125,6 +126,7 @@ func New(c Config) (*Gateway, error) {
 	if g.cfg.CallerLimits, err = c.CallerLimits.withDefaults(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	g.memory = newMemoryGuard()
 	g.gate = newGate(max(c.MaxRequests, 1), true)
 	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
@@ -204,6 +206,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	run(&back, func() error { return g.serveChannels(inner, channel) })
 	back.Go(func() { g.requestLog.Run(inner) })
+	back.Go(func() { g.guardMemory(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })
 	}

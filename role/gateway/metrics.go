@@ -38,6 +38,8 @@ var (
 	mBudgetCut     = metric("budget_cut_answers_total", meter.Counter, "Answers that were broken off when the budget was used up.")
 	mGateInside    = metric("admitted_requests", meter.Gauge, "Requests inward, of max_requests.")
 	mGateWaiting   = metric("queued_requests", meter.Gauge, "Requests that wait for one of max_requests, or of a route's max_concurrent.")
+	mMemoryStep    = metric("memory_step", meter.Gauge, "How short memory is: 0 fine, 1 from 85 % of the limit, 2 from 92 %, 3 from 95 %.")
+	mMemoryEnded   = metric("memory_ended_requests_total", meter.Counter, "Parked requests that were ended to give memory back.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
 	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
 )
@@ -79,6 +81,8 @@ func (g *Gateway) gather(e *meter.Emit) {
 	}
 	e.Value(mGateInside, float64(g.gate.inside.Load()))
 	e.Value(mGateWaiting, float64(waiting))
+	e.Value(mMemoryStep, float64(g.memory.level()))
+	e.Value(mMemoryEnded, float64(g.memory.ended.Load()))
 	e.Value(mConnections, float64(len(g.clients.slots)))
 	e.Value(mWaiting, float64(g.points.waiting.Load()))
 	e.Value(mPublication, float64(g.version()))
