@@ -23,7 +23,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 STORIES     := $(if $(wildcard e2e/*_test.go),./e2e/...)
 
-.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench cross clean
+.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench cross clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -86,7 +86,11 @@ fuzz: ## every fuzz target for FUZZTIME
 	done < <(git ls-files --cached --others --exclude-standard '*_test.go' | xargs -r grep -oE '^func Fuzz[A-Za-z0-9_]*' /dev/null | sed 's/:func /:/' | sort); \
 	if [ $$found = 0 ]; then echo "no fuzz target found" >&2; exit 1; fi
 
-bench: ## every benchmark, BENCH chooses
+bench: build ## the built binary beside what peers are there; BENCHARGS
+	$(GO) build -o $(BIN)/bench ./bench
+	$(BIN)/bench run $(BENCHARGS)
+
+microbench: ## every benchmark of a package, BENCH chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 cross: ## compiles for Windows and macOS
