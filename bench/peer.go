@@ -27,6 +27,7 @@ var programs = map[string]string{
 //	edge: COMMAND          what runs outside, one line a process
 //	connector: COMMAND     what runs inside
 //	lacks: w2 w4r          workloads it does not serve
+//	only: w5               the one it is there for
 //
 // Variables begin with $, here and in conf/.
 type peer struct {
@@ -34,6 +35,12 @@ type peer struct {
 	vars  map[string]string
 	procs [][2]string // role, command
 	lacks []string
+	only  []string
+}
+
+// serves reports whether a workload is to be measured on p.
+func (p *peer) serves(wl string) bool {
+	return !slices.Contains(p.lacks, wl) && (len(p.only) == 0 || slices.Contains(p.only, wl))
 }
 
 // readPeer reads peers/NAME.peer under dir. What follows a colon in name is
@@ -60,10 +67,12 @@ func readPeer(dir, name string) (*peer, error) {
 			p.vars[n] = v
 		case "lacks":
 			p.lacks = strings.Fields(value)
+		case "only":
+			p.only = strings.Fields(value)
 		case "edge", "connector":
 			p.procs = append(p.procs, [2]string{key, value})
 		default:
-			return nil, fmt.Errorf("peer %s: %q is not set, edge, connector or lacks", name, key)
+			return nil, fmt.Errorf("peer %s: %q is not set, edge, connector, lacks or only", name, key)
 		}
 	}
 	return p, nil

@@ -99,6 +99,26 @@ func (t *table) evened(x record) float64 {
 	return cost(x) * t.speed / x.Calib
 }
 
+// A figure is what a workload is about.
+type figure struct {
+	unit string
+	of   func(record) float64
+}
+
+func figureOf(work string) figure {
+	switch {
+	case work == "w5":
+		return figure{"KiB a poll", func(x record) float64 { return (x.RSSEdge + x.RSSConn) * 1024 / float64(x.N) }}
+	case work == "w6s":
+		return figure{"p50 ms", func(x record) float64 { return x.P50 }}
+	case farWork(work):
+		return figure{"MiB/s", func(x record) float64 { return float64(x.N) / (1 << 20) / x.Secs }}
+	case bulkWork(work):
+		return figure{"MiB/CPU-s", cost}
+	}
+	return figure{"µs/req", cost}
+}
+
 // ratios gives the quotients to the base in the same round, which hold
 // although the host's speed does not.
 func (t *table) ratios(c cell, of func(record) float64) (v []float64) {
@@ -131,19 +151,22 @@ func (t *table) matrix(w io.Writer) {
 	if len(t.calibs) > 0 {
 		fmt.Fprintf(w, "Host speed: calibration median %.1f ms CPU, 5 %%–95 %% %.1f–%.1f.\n\n", t.speed, quantile(t.calibs, .05), quantile(t.calibs, .95))
 	}
-	fmt.Fprintf(w, "µs of CPU (edge + connector) for a request, for w3 and w6 MiB for a CPU-second; in brackets the median ratio to %s.\n\n", t.base)
-	fmt.Fprintf(w, "| peer | %s |\n|---|%s\n", strings.Join(t.works, " | "), strings.Repeat("---|", len(t.works)))
+	fmt.Fprintf(w, "The median of the rounds, and in brackets that of the ratios to %s in the same round. CPU and memory are of edge and connector together.\n\n| peer |", t.base)
+	for _, work := range t.works {
+		fmt.Fprintf(w, " %s, %s |", work, figureOf(work).unit)
+	}
+	fmt.Fprintf(w, "\n|---|%s\n", strings.Repeat("---|", len(t.works)))
 	for _, p := range t.peers {
 		fmt.Fprintf(w, "| %s |", p)
 		for _, work := range t.works {
-			c := cell{work, p}
-			switch costs := column(t.cells[c], cost); {
-			case len(costs) == 0:
+			c, of := cell{work, p}, figureOf(work).of
+			switch values := column(t.cells[c], of); {
+			case len(values) == 0:
 				fmt.Fprint(w, " |")
-			case len(t.ratios(c, cost)) == 0:
-				fmt.Fprintf(w, " %s |", significant(median(costs)))
+			case len(t.ratios(c, of)) == 0:
+				fmt.Fprintf(w, " %s |", significant(median(values)))
 			default:
-				fmt.Fprintf(w, " %s (%.2f) |", significant(median(costs)), median(t.ratios(c, cost)))
+				fmt.Fprintf(w, " %s (%.2f) |", significant(median(values)), median(t.ratios(c, of)))
 			}
 		}
 		fmt.Fprintln(w)
@@ -193,8 +216,25 @@ func (t *table) work(w io.Writer, work string) {
 		fmt.Fprint(w, "Edge and connector: CPU-seconds a GiB.\n\n")
 	}
 	if work == "w5" {
-		fmt.Fprint(w, "RSS is what the long polls added.\n\n")
+		t.polls(w)
 	}
+}
+
+// polls says what one long poll costs, and what they all do to W1.
+func (t *table) polls(w io.Writer) {
+	fmt.Fprint(w, "RSS is what the long polls added. One of them:\n\n| peer | edge KiB | connector KiB | W1's CPU meanwhile, × before |\n|---|---|---|---|\n")
+	for _, p := range t.peers {
+		xs := t.cells[cell{"w5", p}]
+		if len(xs) == 0 {
+			continue
+		}
+		w1 := func(work string) float64 { return median(column(t.cells[cell{work, p}], cost)) }
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.2f |\n", p,
+			median(column(xs, func(x record) float64 { return x.RSSEdge * 1024 / float64(x.N) })),
+			median(column(xs, func(x record) float64 { return x.RSSConn * 1024 / float64(x.N) })),
+			w1("w5hold")/w1("w5base"))
+	}
+	fmt.Fprintln(w)
 }
 
 // significant writes three digits or so.

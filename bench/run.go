@@ -42,11 +42,12 @@ func runMain(args []string) error {
 	fs := flag.NewFlagSet("run", flag.ExitOnError)
 	r := &runner{}
 	peers := fs.String("peers", "cmg,nginx2", "files in peers/, by comma; cmg:BINARY is another build of ours")
-	workloads := fs.String("wl", "w1", "workloads, by comma; a list that begins with w6 has the delay proxy in the channel")
+	workloads := fs.String("wl", "w1", "workloads, by comma, or all; beside others w5 is measured in the first round only")
 	rounds := fs.Int("rounds", 3, "")
 	from := fs.Int("from", 1, "number of the first round")
-	out := fs.String("o", "", "JSON lines are added to this file; empty: results.jsonl in -run")
+	out := fs.String("o", "", "JSON lines are added to this file; empty: they replace results.jsonl in -run")
 	base := fs.String("base", "nginx2", "peer that the ratios at the end are to")
+	results := fs.String("results", "", "folder to keep the table in, as DATE.md")
 	run := fs.String("run", "", "scratch folder, which keeps the peers' logs; empty: run in -dir")
 	limit := fs.Duration("limit", 60*time.Minute, "start no further peer after this long")
 	netns := fs.Bool("netns", true, "a network namespace of its own, when root")
@@ -68,16 +69,25 @@ func runMain(args []string) error {
 	}
 	if *out == "" {
 		*out = filepath.Join(r.run, "results.jsonl")
+		if err := os.Remove(*out); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	if err := r.prepare(*out); err != nil {
 		return err
 	}
-	err := r.rounds(strings.Split(*peers, ","), strings.Split(*workloads, ","), *from, *rounds, *limit)
-	if err = errors.Join(err, r.finish()); err != nil {
-		return err
+	if *workloads == "all" {
+		*workloads = everything
 	}
-	return reportFiles(os.Stdout, *base, false, *out)
+	err := r.rounds(strings.Split(*peers, ","), strings.Split(*workloads, ","), *from, *rounds, *limit)
+	err = errors.Join(err, r.finish(), reportFiles(os.Stdout, *base, false, *out))
+	if *results != "" {
+		err = errors.Join(err, r.keepTable(*results, *base, *out))
+	}
+	return err
 }
+
+const everything = "w1,w1h2,w1h2m,w1rate,w2,w3,w3p,w3u,w4,w4r,w5,w6,w6p,w6u,w6s"
 
 // prepare makes what all peers need: certificates, a site, the backend.
 func (r *runner) prepare(out string) (err error) {
@@ -173,19 +183,34 @@ func (r *runner) rounds(names, workloads []string, from, rounds int, limit time.
 	return nil
 }
 
-func (r *runner) measurePeer(p *peer, workloads []string) error {
+// measurePeer starts the peer twice where far work is to be done as well as
+// near.
+func (r *runner) measurePeer(p *peer, workloads []string) (err error) {
 	r.peer = p
-	if err := r.start(p, strings.HasPrefix(workloads[0], "w6")); err != nil {
-		return errors.Join(err, r.stop())
-	}
-	r.warm()
+	var near, far []string
 	for _, wl := range workloads {
-		if slices.Contains(p.lacks, wl) {
+		switch {
+		case !p.serves(wl) || wl == "w5" && r.round > 1 && len(workloads) > 1:
+		case farWork(wl):
+			far = append(far, wl)
+		default:
+			near = append(near, wl)
+		}
+	}
+	for _, list := range [][]string{near, far} {
+		if len(list) == 0 {
 			continue
 		}
-		works[wl](r, wl)
+		if serr := r.start(p, farWork(list[0])); serr != nil {
+			return errors.Join(err, serr, r.stop())
+		}
+		r.warm()
+		for _, wl := range list {
+			works[wl](r, wl)
+		}
+		err = errors.Join(err, r.stop())
 	}
-	return r.stop()
+	return err
 }
 
 // A record is one measurement: one JSON line.

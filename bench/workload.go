@@ -24,7 +24,7 @@ var works = map[string]func(r *runner, name string){
 	"w2":     func(r *runner, n string) { r.http1(n, "/p", filepath.Join(r.dir, "conf", "post.lua")) },
 	"w3":     func(r *runner, n string) { r.load(n, "-mode dl -c 1 -limit 12s -n %d", r.size) },
 	"w3p":    func(r *runner, n string) { r.load(n, "-mode dl -c 16 -limit 15s -n %d", r.size/8) },
-	"w3u":    func(r *runner, n string) { r.load(n, "-mode ul -c 1 -n %d", r.size/4) },
+	"w3u":    func(r *runner, n string) { r.load(n, "-mode ul -c 1 -n %d", r.size) },
 	"w4":     func(r *runner, n string) { r.load(n, "-mode hs -c 32 -d %s", r.length) },
 	"w4r":    func(r *runner, n string) { r.load(n, "-mode hs -c 32 -resume -d %s", r.length) },
 	"w5":     (*runner).longPolls,
@@ -36,8 +36,11 @@ var works = map[string]func(r *runner, name string){
 
 // bulkWork reports whether bytes are counted in place of requests.
 func bulkWork(name string) bool {
-	return strings.HasPrefix(name, "w3") || strings.HasPrefix(name, "w6") && name != "w6s"
+	return strings.HasPrefix(name, "w3") || farWork(name) && name != "w6s"
 }
+
+// farWork reports whether the delay proxy is in the channel.
+func farWork(name string) bool { return strings.HasPrefix(name, "w6") }
 
 // warm has connections and caches there before anything is measured.
 func (r *runner) warm() {
@@ -132,8 +135,8 @@ func clip(s string) string {
 // longPolls parks W5's requests and measures W1 at 1,000/s before and
 // meanwhile. Memory is the growth over the idle state.
 func (r *runner) longPolls(name string) {
-	const small = "-mode rate -c 64 -r 1000 -d 5s"
-	r.load("w5base", small)
+	const small = "-mode rate -c 64 -r 1000 -d %s"
+	r.load("w5base", small, 2*r.length)
 	edge, conn := r.rss()
 	a := r.snapshot()
 	cmd := exec.Command(r.self, r.loadArgs("-mode hold -c %d -ms %d -ramp 1500", r.polls, r.hold*1000)...)
@@ -153,7 +156,7 @@ func (r *runner) longPolls(name string) {
 	ready, _ := br.ReadString('\n') // without it the result is missing too
 	time.Sleep(3 * time.Second)
 	edgeFull, connFull := r.rss()
-	r.load("w5hold", small)
+	r.load("w5hold", small, 2*r.length)
 	rest, _ := io.ReadAll(br)
 	cmd.Wait() // a failure shows in rest
 	b := r.snapshot()
