@@ -175,7 +175,7 @@ func (t *table) matrix(w io.Writer) {
 }
 
 // work prints one workload, a row a peer: medians over the rounds, and
-// [lowest–highest].
+// [lowest–highest]. The ratio is that of the workload's figure.
 func (t *table) work(w io.Writer, work string) {
 	rate, unit, scale := "req/s", "µs/req", 1.0
 	if bulkWork(work) {
@@ -193,6 +193,10 @@ func (t *table) work(w io.Writer, work string) {
 		for _, x := range xs {
 			errs += x.Err
 		}
+		evened := ""
+		if u := figureOf(work).unit; u == "µs/req" || u == "MiB/CPU-s" {
+			evened = spread(t.ratios(c, t.evened))
+		}
 		mid := func(of func(record) float64) float64 { return median(column(xs, of)) }
 		share := func(cpu func(record) float64) string { // of one process
 			return significant(mid(func(x record) float64 {
@@ -207,7 +211,7 @@ func (t *table) work(w io.Writer, work string) {
 			mid(func(x record) float64 { return x.P50 }), mid(func(x record) float64 { return x.P99 }),
 			significant(mid(cost)),
 			share(func(x record) float64 { return x.CPUEdge }), share(func(x record) float64 { return x.CPUConn }),
-			spread(t.ratios(c, cost)), spread(t.ratios(c, t.evened)), errs,
+			spread(t.ratios(c, figureOf(work).of)), evened, errs,
 			mid(func(x record) float64 { return x.RSSEdge }), mid(func(x record) float64 { return x.RSSConn }),
 			mid(func(x record) float64 { return x.Foreign / x.Secs / float64(runtime.NumCPU()) * 100 }))
 	}
