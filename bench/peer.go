@@ -121,7 +121,11 @@ func (r *runner) start(p *peer, delay bool) error {
 	}
 	r.vars["CHAN"], r.vars["CHANPORT"] = local(dial), fmt.Sprint(dial)
 	if p.ours() {
-		if err := r.site.configure(siteMeeting{Front: r.vars["FRONT"], Channel: r.vars["LISTEN"], Dial: r.vars["CHAN"], Certs: r.vars["CERTS"]}); err != nil {
+		err := r.site.configure(siteMeeting{
+			Front: r.vars["FRONT"], Channel: r.vars["LISTEN"], Dial: r.vars["CHAN"], Certs: r.vars["CERTS"],
+			GatewayStatus: local(r.port(portGatewayStatus)), ConnectionPointStatus: local(r.port(portConnectionPointStatus)),
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,9 @@ const (
 	portChannel = 500 // where connectors come in
 	portDelay   = 501 // the same, behind the delay proxy
 	portInner   = 600 // between two processes of one end
+
+	portGatewayStatus         = 602
+	portConnectionPointStatus = 603
 )
 
 func local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }

@@ -60,8 +60,8 @@ func (r *runner) conditions(w io.Writer, at time.Time) {
 		}
 	}
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	fmt.Fprintf(w, "# %s\n\n%d × %s, Linux %s, %s. Product at %s. %s; %s.\n\n", at.Format("2006-01-02 15:04 UTC"),
+	fmt.Fprintf(w, "# %s\n\n%d × %s, Linux %s, %s. Product %s. %s; %s.\n\n", at.Format("2006-01-02 15:04 UTC"),
 		runtime.NumCPU(), model, strings.TrimSpace(string(release)), runtime.Version(),
-		strings.TrimSpace(say(r.vars["CMG"], "version")+" "+say("git", "describe", "--always", "--dirty")),
+		say(r.vars["CMG"], "version")+", the checkout at "+say("git", "describe", "--always", "--dirty"),
 		say(r.vars["NGINX"], "-v"), say("h2load", "--version"))
 }

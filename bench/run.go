@@ -52,7 +52,7 @@ func runMain(args []string) error {
 	limit := fs.Duration("limit", 60*time.Minute, "start no further peer after this long")
 	netns := fs.Bool("netns", true, "a network namespace of its own, when root")
 	fs.StringVar(&r.dir, "dir", "bench", "folder with peers/ and conf/")
-	fs.IntVar(&r.ports, "ports", 9000, "first port, of 602")
+	fs.IntVar(&r.ports, "ports", 9000, "first port, of 604")
 	fs.BoolVar(&r.own, "own", false, "our own load in place of wrk")
 	fs.DurationVar(&r.length, "d", 3*time.Second, "length of a timed measurement")
 	fs.IntVar(&r.hold, "hold", 45, "seconds a long poll of w5 waits")
@@ -252,7 +252,7 @@ func (r *runner) emit(x record) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: write record:", err)
 	}
-	n := float64(x.N)
+	n := max(1, float64(x.N)) // where nothing came, the note says why
 	fmt.Printf("%s r%d %-12s %-6s n=%-10d err=%-3d %6.2fs rate=%-10.0f p50=%-7.2f p99=%-8.2f", x.Time, x.Round, x.Peer, x.Work, x.N, x.Err, x.Secs, n/x.Secs, x.P50, x.P99)
 	if bulkWork(x.Work) {
 		fmt.Printf(" MiB/CPU-s=%-7.0f", n/(1<<20)/(x.CPUEdge+x.CPUConn))

@@ -100,6 +100,7 @@ var siteConfigs = map[string]*template.Template{
   key: {{.Certs}}/server.key
   identity: {certificate: gateway.crt, key: gateway.key, roots: roots.crt}
   state_dir: {{.State}}/gateway
+  status: {{.GatewayStatus}}
 `)),
 	"connection-point.yaml": template.Must(template.New("").Parse(`connection_point:
   gateways: ["{{.Dial}}"]
@@ -107,6 +108,7 @@ var siteConfigs = map[string]*template.Template{
   map: map.json
   state_dir: {{.State}}/connection-point
   max_requests: 20000
+  status: {{.ConnectionPointStatus}}
 `)),
 }
 
@@ -114,6 +116,8 @@ var siteConfigs = map[string]*template.Template{
 type siteMeeting struct {
 	Front, Channel, Dial string // host:port
 	Certs, State         string // folders
+
+	GatewayStatus, ConnectionPointStatus string // host:port, on: it is part of what is measured
 }
 
 // configure writes the configuration of both processes, which begin with no

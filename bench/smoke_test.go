@@ -79,7 +79,7 @@ func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
 		base, free := 20000+rand.IntN(10000), true
-		for _, of := range []int{portBackend, portFront, portChannel, portDelay, portInner} {
+		for _, of := range []int{portBackend, portFront, portChannel, portDelay, portInner, portGatewayStatus, portConnectionPointStatus} {
 			ln, err := net.Listen("tcp", local(base+of))
 			if err != nil {
 				free = false
