@@ -3,6 +3,7 @@
 #   make lab                     the whole system on this machine, until Ctrl-C
 #   make lab ONCE=1              one full pass, then exit 0 or 1
 #   make lab ARGS='--dir x'      further flags for cmg lab
+#   make bench WORK=w1 PEERS=cmg,nginx2
 #   make fuzz FUZZTIME=30s       every fuzz target, one after the other
 
 SHELL       := bash
@@ -14,6 +15,10 @@ GO       ?= go
 BIN      := $(CURDIR)/bin
 FUZZTIME ?= 10s
 BENCH    ?= .
+PEERS    ?= cmg,nginx2,nginx1,haproxy,haproxy-t1,haproxy-w5,frp-http,frp-tcp,chisel
+WORK     ?= all
+ROUNDS   ?= 5
+LENGTH   ?= 3s
 ARGS     ?=
 VERSION  ?=
 LDFLAGS  := -s -w $(if $(VERSION),-X github.com/opencmg/cmg.Version=$(VERSION))
@@ -23,7 +28,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 STORIES     := $(if $(wildcard e2e/*_test.go),./e2e/...)
 
-.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench cross clean
+.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench cross clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -66,7 +71,8 @@ unit: ## all unit tests, with the race detector
 		echo "no C compiler: testing without the race detector" >&2; $(GO) test -timeout 5m $$packages; \
 	fi
 
-e2e: build ## stories told against the built binary
+e2e: build ## stories told against the built binary, and the bench's smoke
+	CMG_BINARY=$(BIN)/cmg $(GO) test -count=1 -timeout 5m ./bench
 	$(if $(STORIES),CMG_BINARY=$(BIN)/cmg $(GO) test -count=1 -timeout 10m $(STORIES))
 	$(if $(STORIES),,@echo "e2e: no stories" >&2; test -z "$${CI:-}")
 
@@ -86,7 +92,13 @@ fuzz: ## every fuzz target for FUZZTIME
 	done < <(git ls-files --cached --others --exclude-standard '*_test.go' | xargs -r grep -oE '^func Fuzz[A-Za-z0-9_]*' /dev/null | sed 's/:func /:/' | sort); \
 	if [ $$found = 0 ]; then echo "no fuzz target found" >&2; exit 1; fi
 
-bench: ## every benchmark, BENCH chooses
+# Packages and modules it wants are installed first, as far as they can be had.
+bench: build ## W1-W6 on the built binary beside other gateways; PEERS, WORK, ROUNDS, LENGTH
+	$(GO) build -o $(BIN)/bench ./bench
+	eval "$$(GO='$(GO)' bench/install.sh bench/cache)"; CMG="$${CMG:-$(BIN)/cmg}" \
+	$(BIN)/bench run -peers '$(PEERS)' -wl '$(WORK)' -rounds $(ROUNDS) -d $(LENGTH) -results bench/results $(ARGS)
+
+microbench: ## every benchmark of a package, BENCH chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 cross: ## compiles for Windows and macOS

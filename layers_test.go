@@ -40,7 +40,7 @@ var layers = map[string]string{
 	"role/servicepoint":    "auth web site cloud",
 	"cmd/cmg":              "*",
 	"e2e":                  "", // stories told against the built binary
-	"bench":                "",
+	"bench":                "auth",
 }
 
 // testLayers is what the tests of a package may import beyond that, to stand
