@@ -114,6 +114,7 @@ func (c *client) next(ctx context.Context) bool {
 	c.rd.Release()
 	if c.rd.Buffered() == 0 {
 		c.x.forget()
+		c.out = small(c.out)
 		c.readWithin(c.g.limits.idle)
 		c.idle.Store(true)
 		if c.ending.Load() || c.g.draining.Load() {
@@ -294,7 +295,7 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	if r.Length < 0 && end {
 		r.Length = int64(len(first))
 	}
-	c.out, c.chunked = h1.AppendResponse(c.out[:0], r, c.framing)
+	c.out, c.chunked = h1.AppendResponse(grown(c.out, len(first)+1<<10), r, c.framing)
 	if c.chunked {
 		return c.piece(first, end)
 	}
@@ -303,6 +304,9 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 }
 
 func (c *client) piece(p []byte, end bool) error {
+	if !c.chunked && len(c.out) == 0 && len(p) > 0 {
+		return c.write(p)
+	}
 	switch {
 	case c.chunked && len(p) > 0:
 		c.out = h1.AppendChunk(c.out, p)
@@ -315,17 +319,15 @@ func (c *client) piece(p []byte, end bool) error {
 	return c.flush()
 }
 
-// keepOut is the capacity of the output buffer that stays with a connection.
-const keepOut = 4 << 10
-
 func (c *client) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
 	err := c.write(c.out)
-	if c.out = c.out[:0]; cap(c.out) > keepOut {
-		c.out = nil
+	if !c.chunked {
+		c.out = small(c.out)
 	}
+	c.out = c.out[:0]
 	return err
 }
 

@@ -109,16 +109,7 @@ func (x *exchange) abandon() {
 
 // forget gives back what a large request took, while no request is there.
 func (x *exchange) forget() {
-	const keep = 4 << 10
-	if cap(x.first) > keep {
-		x.first = nil
-	}
-	if cap(x.head) > keep {
-		x.head = nil
-	}
-	if cap(x.path) > keep {
-		x.path = nil
-	}
+	x.first, x.head, x.path = small(x.first), small(x.head), small(x.path)
 }
 
 // pass decides what becomes of the request: every refusal is an error.

@@ -148,6 +148,7 @@ func (x *exchange) readFirst() error {
 		return nil
 	}
 	limit := min(x.route.MaxBody, keepBody)
+	x.first = grown(x.first, max(int(x.req.Length), keepScratch))
 	for {
 		if len(x.first) == cap(x.first) {
 			x.first = append(x.first, 0)[:len(x.first)]
