@@ -2,6 +2,7 @@ package connectionpoint
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -90,11 +91,30 @@ func (l *login) ntlm(challenge string) (string, error) {
 	if l.domain != "" && !strings.ContainsAny(user, `\@`) {
 		user = l.domain + `\` + user
 	}
-	m, err := ntlmssp.NewAuthenticateMessage(b, user, l.password, nil)
+	m, err := ntlmssp.NewAuthenticateMessage(wholeChallenge(b), user, l.password, nil)
 	if err != nil {
 		return "", fmt.Errorf("its NTLM challenge cannot be answered: %w", err)
 	}
 	return "NTLM " + base64.StdEncoding.EncodeToString(m), nil
+}
+
+// wholeChallenge gives an NTLM challenge (MS-NLMP, section 2.2.1.2) the field
+// about the target that old servers leave off, and the library needs. What
+// stands in the field's place is the target's name, which no answer needs.
+func wholeChallenge(b []byte) []byte {
+	const nameAt, challengeEnd, infoAt, whole = 12, 32, 40, 48
+	if len(b) < challengeEnd {
+		return b
+	}
+	if name := binary.LittleEndian.Uint32(b[nameAt+4:]); len(b) >= whole && (name >= whole || binary.LittleEndian.Uint16(b[nameAt:]) == 0) {
+		info := uint64(binary.LittleEndian.Uint32(b[infoAt+4:])) + uint64(binary.LittleEndian.Uint16(b[infoAt:]))
+		if info <= uint64(len(b)) {
+			return b
+		}
+	}
+	w := append(make([]byte, 0, whole), b[:challengeEnd]...)[:whole]
+	clear(w[nameAt : nameAt+8])
+	return w
 }
 
 // offers sorts the challenges by scheme. Of several of one scheme the first
