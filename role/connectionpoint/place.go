@@ -222,7 +222,7 @@ func (h *held) publish() {
 	h.news.order.Lock()
 	defer h.news.order.Unlock()
 	t := h.l.p.maps.table.Load()
-	if t == nil || !h.news.carry(h, t.version) {
+	if t == nil || h.s.PeerVersion() >= t.version || !h.news.carry(h, t.version) {
 		return
 	}
 	if err := h.s.Publish(t.version, []byte(t.publication)); err != nil {

@@ -135,6 +135,13 @@ func (c *client) becomeChannel() {
 	})
 }
 
+// close closes the connection, unless a channel has it now.
+func (c *client) close() {
+	if !c.handed {
+		c.tls.Close()
+	}
+}
+
 // openSocket answers for the WebSocket and lays the channel's TLS on it.
 func (g *Gateway) openSocket(under *tls.Conn, host string, fields http.Header) *tls.Conn {
 	under.SetDeadline(time.Now().Add(handshakeTime))

@@ -84,11 +84,7 @@ func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.Connect
 
 // serve answers requests until the connection ends.
 func (c *client) serve(ctx context.Context) {
-	defer func() {
-		if !c.handed {
-			c.tls.Close()
-		}
-	}()
+	defer c.close()
 	if !c.g.clients.add(c) {
 		return
 	}
