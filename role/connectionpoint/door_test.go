@@ -262,8 +262,8 @@ func (d *door) through(c Config, change ...func(*Point)) *Point {
 	return p
 }
 
-// row is the status of the first link.
-func row(p *Point) map[string]any { return p.links[0].status().(map[string]any) }
+// shown is the status of the first link.
+func shown(p *Point) map[string]any { return p.links[0].status().(map[string]any) }
 
 func states(p *Point) (all []string) {
 	for _, l := range p.links {

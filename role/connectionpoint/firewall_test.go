@@ -78,7 +78,7 @@ func TestFirewall(t *testing.T) {
 			}
 			soon(t, "all channels by HTTPS", 15*time.Second, by(transportHTTPS))
 			var r map[string]any
-			soon(t, "the status is up", 2*time.Second, func() bool { r = row(p); return r["state"] == "up" })
+			soon(t, "the status is up", 2*time.Second, func() bool { r = shown(p); return r["state"] == "up" })
 			if why := fmt.Sprint(r["instead_of"]); !strings.Contains(why, f.why) || !strings.Contains(why, "10140") {
 				t.Errorf("it says %s, want %q", why, f.why)
 			}

@@ -186,7 +186,7 @@ func TestWebProxies(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := row(p)
+			r := shown(p)
 			if r["proxy"] != b.addr || !strings.Contains(fmt.Sprint(r["instead_of"]), "it is for HTTPS only") {
 				t.Errorf("status %v", r)
 			}
@@ -257,7 +257,7 @@ func TestInspectingProxy(t *testing.T) {
 			if err := d.exchange(); err != nil {
 				t.Error(err)
 			}
-			if r := row(p); !strings.Contains(fmt.Sprint(r["inspected_by"]), "inspector") {
+			if r := shown(p); !strings.Contains(fmt.Sprint(r["inspected_by"]), "inspector") {
 				t.Errorf("the status does not say who looks on: %v", r)
 			}
 		})

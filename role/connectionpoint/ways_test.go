@@ -103,7 +103,7 @@ func TestFallBackAndReturn(t *testing.T) {
 	p := d.through(c)
 	soon(t, "three channels by HTTPS", 5*time.Second, func() bool { return d.held()[arrival{"gw-1", transportHTTPS}] == 3 })
 	var r map[string]any
-	soon(t, "the link is up", time.Second, func() bool { r = row(p); return r["state"] == "up" })
+	soon(t, "the link is up", time.Second, func() bool { r = shown(p); return r["state"] == "up" })
 	if r["transport"] != "https" || r["instance"] != "gw-1" {
 		t.Errorf("status %v", r)
 	}
@@ -118,7 +118,7 @@ func TestFallBackAndReturn(t *testing.T) {
 	if done, failed := stop(); done == 0 || failed != 0 {
 		t.Errorf("%d requests, %d failed", done, failed)
 	}
-	soon(t, "the status says so", time.Second, func() bool { r = row(p); return r["transport"] == "tcp-tls" && r["instead_of"] == nil })
+	soon(t, "the status says so", time.Second, func() bool { r = shown(p); return r["transport"] == "tcp-tls" && r["instead_of"] == nil })
 	if n := d.opened.Load(); n != 6 {
 		t.Errorf("%d channels were opened, want 3 and 3", n)
 	}
