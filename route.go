@@ -20,6 +20,10 @@ const (
 // package's files.
 const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
 
+// ChannelPath is where a gateway takes a connection point's channel over
+// HTTPS. A segment behind it names the instance that is wanted.
+const ChannelPath = "/cmg/v1/channel"
+
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
@@ -42,7 +46,7 @@ func (r Route) Check() error {
 		return bad("the prefix has to begin with / and name at least one segment")
 	case strings.HasSuffix(r.Prefix, "/") || strings.ContainsAny(r.Prefix, "?#%\\ ") || strings.Contains(r.Prefix, "//") || strings.Contains(r.Prefix+"/", "/../") || strings.Contains(r.Prefix+"/", "/./"):
 		return bad("the prefix has to be plain segments without a closing slash")
-	case strings.EqualFold(r.Prefix, ManifestPath):
+	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ChannelPath+"/"):
 		return bad("the gateway answers this path itself")
 	case len(r.Methods) == 0:
 		return bad("no method is allowed")

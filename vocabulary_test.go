@@ -71,6 +71,7 @@ func TestRouteCheck(t *testing.T) {
 		"query":         func(r *Route) { r.Prefix = "/a?b" },
 		"encoded":       func(r *Route) { r.Prefix = "/a%20" },
 		"manifest":      func(r *Route) { r.Prefix = strings.ToUpper(ManifestPath) },
+		"channel":       func(r *Route) { r.Prefix = "/CMG/v1/Channel/gw-1" },
 		"no method":     func(r *Route) { r.Methods = nil },
 		"no proof":      func(r *Route) { r.Proofs = nil },
 		"empty proof":   func(r *Route) { r.Proofs = []Proof{ProofNone} },

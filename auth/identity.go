@@ -25,6 +25,8 @@ type Identity struct {
 	pair  tls.Certificate
 	chain []*x509.Certificate // own first
 	roots *x509.CertPool
+	// rootCerts are those in roots, which tells nobody what it holds.
+	rootCerts []*x509.Certificate
 }
 
 // LoadIdentity reads an identity and checks that it can be used now: the key
@@ -68,6 +70,7 @@ func newIdentity(cert, key, roots source) (*Identity, error) {
 			return nil, fmt.Errorf("identity: %s: %s is not an authority: %w", roots.name, c.Subject, cmg.ErrInvalid)
 		}
 		id.roots.AddCert(c)
+		id.rootCerts = append(id.rootCerts, c)
 	}
 	var ok bool
 	if id.name, ok = RoleOf(chain[0]); !ok {

@@ -81,5 +81,13 @@ func (g *Gather) Flush(t *tls.Conn, b []byte) error {
 	return err
 }
 
+// Buffer has reads go through a buffer of readSize bytes from now on. It must
+// not be called while somebody reads.
+func (g *Gather) Buffer(readSize int) {
+	if g.in == nil {
+		g.in = bufio.NewReaderSize(g.Conn, readSize)
+	}
+}
+
 // CloseNow closes the TCP connection under it without a TLS alert.
 func (g *Gather) CloseNow() error { return g.Conn.Close() }

@@ -279,6 +279,12 @@ func (s *Session) Drain(ctx context.Context, why string) {
 func (s *Session) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	s.await(ctx)
+}
+
+// await waits until the peer has read what was written: it answers a PING
+// behind it.
+func (s *Session) await(ctx context.Context) {
 	now := time.Now().UnixNano()
 	s.mark.Store(now)
 	s.w.control(framePing, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(now)))

@@ -45,12 +45,18 @@ const (
 func newWriter(c net.Conn) *writer {
 	w := &writer{conn: c}
 	w.room.L = &w.mu
+	w.tls, w.wire = gathered(c)
+	return w
+}
+
+// gathered gives c's parts if it is TLS over a Gather, else nil.
+func gathered(c net.Conn) (*tls.Conn, *Gather) {
 	if t, ok := c.(*tls.Conn); ok {
 		if g, ok := t.NetConn().(*Gather); ok {
-			w.tls, w.wire = t, g
+			return t, g
 		}
 	}
-	return w
+	return nil, nil
 }
 
 // wait blocks until there is room for a frame with a body. It is called with

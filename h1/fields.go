@@ -13,6 +13,7 @@ type framing struct {
 	hasLength, te       bool
 	close, keepAlive    bool
 	expect, expectOther bool
+	webSocket           bool     // Upgrade names it
 	nominated           [][]byte // names in Connection that go with this hop only
 }
 
@@ -104,7 +105,10 @@ func (f *framing) take(id NameID, name, value []byte) (keep bool, err error) {
 			f.expectOther = f.expectOther || !f.expect
 		}
 		return false, nil
-	case KeepAlive, ProxyAuthenticate, ProxyAuthorize, ProxyAuthInfo, ProxyConnection, TE, Trailer, Upgrade:
+	case Upgrade:
+		f.webSocket = f.webSocket || bytes.EqualFold(value, []byte("websocket"))
+		return false, nil
+	case KeepAlive, ProxyAuthenticate, ProxyAuthorize, ProxyAuthInfo, ProxyConnection, TE, Trailer:
 		return false, nil
 	}
 	if f.request && (reserved(name) || forwarded(name, id)) {
@@ -154,6 +158,15 @@ func (f *framing) connection(v []byte) error {
 		}
 	}
 	return nil
+}
+
+func (f *framing) nominates(name string) bool {
+	for _, n := range f.nominated {
+		if bytes.EqualFold(n, []byte(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *framing) dropNominated(fs []Field) []Field {

@@ -79,6 +79,8 @@ type Request struct {
 	HTTP10 bool    // the sender speaks HTTP/1.0
 	Close  bool    // the sender wants the connection closed after the answer
 	Expect bool    // the sender waits for 100 Continue before it sends the body
+
+	WebSocket bool // the sender asks to go on as a WebSocket (RFC 6455); HTTP/1.1 only
 }
 
 // A Response is the head of a response.

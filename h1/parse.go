@@ -44,6 +44,7 @@ func (r *Request) Parse(head []byte) error {
 	}
 	r.Expect = f.expect && !r.HTTP10 && r.Length != 0
 	r.Close = f.close || r.HTTP10 && !f.keepAlive
+	r.WebSocket = f.webSocket && !r.HTTP10 && f.nominates("upgrade")
 	return nil
 }
 

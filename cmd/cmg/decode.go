@@ -31,7 +31,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, what string) {
 	}
 	t := v.Type()
 	switch {
-	case isScalar(t):
+	case isScalar(t) && !(t.Kind() == reflect.Struct && isMapping(n)):
 		d.scalar(n, v, what)
 	case t.Kind() == reflect.Pointer:
 		fresh := reflect.New(t.Elem())
@@ -136,6 +136,11 @@ func entriesOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
 		return []*ast.MappingValueNode{n}, true
 	}
 	return nil, false
+}
+
+func isMapping(n ast.Node) bool {
+	_, ok := entriesOf(n)
+	return ok
 }
 
 func wanted(t reflect.Type) string {

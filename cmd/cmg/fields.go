@@ -58,7 +58,7 @@ func leavesOf(into any) []leaf {
 		for _, f := range fieldsOf(v.Type()) {
 			fv, p := v.FieldByIndex(f.index), append(path[:len(path):len(path)], f.key)
 			switch {
-			case isScalar(f.typ), f.typ.Kind() == reflect.Slice && f.typ.Elem().Kind() == reflect.String:
+			case isScalar(f.typ), f.typ.Kind() == reflect.Slice && isScalar(f.typ.Elem()):
 				ls = append(ls, leaf{path: p, value: fv})
 			case f.typ.Kind() == reflect.Struct:
 				walk(fv, p)
@@ -91,7 +91,11 @@ func (l leaf) set(text string) error {
 	parts := reflect.MakeSlice(l.value.Type(), 0, 1)
 	for p := range strings.SplitSeq(text, ",") {
 		if p = strings.TrimSpace(p); p != "" {
-			parts = reflect.Append(parts, reflect.ValueOf(p).Convert(l.value.Type().Elem()))
+			one := reflect.New(l.value.Type().Elem()).Elem()
+			if err := setScalar(one, p); err != nil {
+				return err
+			}
+			parts = reflect.Append(parts, one)
 		}
 	}
 	l.value.Set(parts)

@@ -81,7 +81,7 @@ func (l *lab) issueAll(ctx context.Context, db *site.Site) error {
 		role, name string
 		hosts      []string
 	}{
-		{"gateway", "gateway-1", []string{labService}}, {"gateway", "gateway-2", []string{labService}},
+		{"gateway", "gateway-1", append(here, labService)}, {"gateway", "gateway-2", append(here, labService)},
 		{"connection-point", "connection-point-1", nil}, {"connection-point", "connection-point-2", nil},
 		{"management-point", "management-point-1", here}, {"content-store", "content-store-1", here},
 		{"client", "agent-1", nil}, {"client", "curl", nil},

@@ -14,7 +14,7 @@ var pathKeys = []string{
 	"certificate", "key", "roots", // of an identity, a listener, a target
 	"client_certificate", "client_key",
 	"state_dir", "content_dir", "dir",
-	"key_file", "token_keys", "registration_token_file",
+	"key_file", "password_file", "token_keys", "registration_token_file",
 	"map", // or an https:// URL
 }
 

@@ -43,7 +43,7 @@ func renderStruct(b *strings.Builder, v reflect.Value, first, indent string) {
 func renderValue(b *strings.Builder, v reflect.Value, indent string) {
 	deeper := indent + "  "
 	switch {
-	case isScalar(v.Type()):
+	case isText(v):
 		b.WriteString(" " + scalarText(v) + "\n")
 	case v.Kind() == reflect.Pointer:
 		renderValue(b, v.Elem(), indent)
@@ -54,7 +54,7 @@ func renderValue(b *strings.Builder, v reflect.Value, indent string) {
 		b.WriteByte('\n')
 		for i := range v.Len() {
 			e := v.Index(i)
-			if e.Kind() == reflect.Struct && !isScalar(e.Type()) {
+			if e.Kind() == reflect.Struct && !isText(e) {
 				renderStruct(b, e, deeper+"- ", deeper+"  ")
 				continue
 			}
@@ -71,6 +71,19 @@ func renderValue(b *strings.Builder, v reflect.Value, indent string) {
 			renderValue(b, values[k], deeper)
 		}
 	}
+}
+
+// isText says that v is written in one line. A struct that has a short form
+// is, unless it holds more than fits there.
+func isText(v reflect.Value) bool {
+	if !isScalar(v.Type()) {
+		return false
+	}
+	if m, ok := v.Interface().(encoding.TextMarshaler); ok && v.Kind() == reflect.Struct {
+		_, err := m.MarshalText()
+		return err == nil
+	}
+	return true
 }
 
 func scalarText(v reflect.Value) string {

@@ -152,7 +152,7 @@ func (s siteFolder) finishForRun(ctx context.Context, db *site.Site, r siteReque
 	pairs := []any{"site", &where, "management_point", &mp}
 	if len(r.channels) > 0 {
 		pairs = append(pairs, "connection_point", &connectionpoint.Config{
-			Gateways: r.channels, Identity: here.identity("connection-point-1"), Map: r.target, StateDir: here.file("state", "connection-point-1"),
+			Gateways: connectionpoint.Plain(r.channels...), Identity: here.identity("connection-point-1"), Map: r.target, StateDir: here.file("state", "connection-point-1"),
 		})
 	}
 	text := "# What runs inside: cmg site run --config cmg.yaml\n# Every key there is: cmg config example\n\n" + filepath.ToSlash(render(pairs...))

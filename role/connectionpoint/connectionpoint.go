@@ -30,7 +30,7 @@ import (
 // from the configuration; main sets the rest.
 type Config struct {
 	Name        string               `json:"name"`         // empty: the name in its certificate
-	Gateways    []string             `json:"gateways"`     // host:port of each instance's channel listener; at least one
+	Gateways    []Gateway            `json:"gateways"`     // every instance; at least one entry
 	Identity    auth.IdentityFiles   `json:"identity"`     // issued by the site
 	Map         string               `json:"map"`          // https:// address of a management point, or a file
 	StateDir    string               `json:"state_dir"`    // keeps the last map
@@ -43,6 +43,8 @@ type Config struct {
 	ReportEvery time.Duration        `json:"report_every"` // how often to report the traffic of each endpoint; 0: 5 min
 	Status      string               `json:"status"`       // health and status, plain HTTP: keep it on loopback; empty: none
 	Drain       time.Duration        `json:"drain"`        // for requests under way when told to stop; 0: 20 s
+	BetterEvery time.Duration        `json:"better_every"` // how often a better way than the one in use is tried again; 0: 10 min
+	Proxy       Proxy                `json:"proxy"`        // web proxy towards the gateways
 
 	Log *slog.Logger     `json:"-"` // nil is silent
 	Now func() time.Time `json:"-"` // nil: time.Now
@@ -65,6 +67,9 @@ type Point struct {
 	health   *web.Health
 	maps     *maps
 	pool     *upstreams
+	outer    *auth.Outer
+	dialer   *dialer
+	places   []*place
 	links    []*link
 	judging  sync.Mutex // of readiness
 
@@ -87,12 +92,10 @@ func New(c Config) (*Point, error) {
 	if len(c.Gateways) == 0 {
 		return nil, fmt.Errorf("connection point: gateways is empty: %w", cmg.ErrInvalid)
 	}
-	for _, a := range c.Gateways {
-		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
-			return nil, fmt.Errorf("connection point: gateways: %q is not host:port: %w", a, cmg.ErrInvalid)
-		}
-	}
 	var err error
+	if err = p.addPlaces(); err != nil {
+		return nil, fmt.Errorf("connection point: gateways: %w", err)
+	}
 	if p.identity, err = auth.LoadIdentity(c.Identity); err != nil {
 		return nil, fmt.Errorf("connection point: identity: %w", err)
 	}
@@ -109,20 +112,47 @@ func New(c Config) (*Point, error) {
 	if p.pool, err = newUpstreams(p.identity, c.Targets); err != nil {
 		return nil, fmt.Errorf("connection point: targets: %w", err)
 	}
+	if p.outer, err = auth.NewOuter(p.identity, c.Proxy.Roots); err != nil {
+		return nil, fmt.Errorf("connection point: %w", err)
+	}
+	if p.dialer, err = newDialer(c.Proxy, p.outer); err != nil {
+		return nil, fmt.Errorf("connection point: proxy: %w", err)
+	}
 	p.maps = newMaps(p)
 	p.traffic = newTraffic(p)
 	if err := c.AccessLog.Check(); err != nil {
 		return nil, fmt.Errorf("connection point: %w", err)
 	}
 	p.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
-	for place, a := range c.Gateways {
-		n := new(news)
-		for i := range p.cfg.Connections {
-			p.links = append(p.links, &link{p: p, gateway: a, place: place, news: n, number: i})
-		}
-	}
 	p.publishStatus()
 	return p, nil
+}
+
+// addPlaces makes the places of Config.Gateways, and their links.
+func (p *Point) addPlaces() error {
+	for _, g := range p.cfg.Gateways {
+		places, err := g.places()
+		if err != nil {
+			return err
+		}
+		for _, pl := range places {
+			pl.index, pl.each, pl.seats, pl.news = len(p.places), p.cfg.Connections, map[string]int{}, map[string]*news{}
+			p.places = append(p.places, pl)
+			for i := range pl.want * pl.each {
+				p.links = append(p.links, &link{p: p, place: pl, number: i})
+			}
+		}
+	}
+	return nil
+}
+
+// publish sends the publication on every channel whose gateway lacks it.
+func (p *Point) publish() {
+	for _, l := range p.links {
+		if h := l.cur.Load(); h != nil {
+			h.publish()
+		}
+	}
 }
 
 func (c Config) withDefaults() Config {
@@ -142,6 +172,7 @@ func (c Config) withDefaults() Config {
 	defTime(&c.AnswerTime, 20*time.Minute)
 	defTime(&c.Drain, 20*time.Second)
 	defTime(&c.ReportEvery, 5*time.Minute)
+	defTime(&c.BetterEvery, 10*time.Minute)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -204,7 +235,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("gateways", func() any {
 		rows := map[string][]any{}
 		for _, l := range p.links {
-			rows[l.gateway] = append(rows[l.gateway], l.status())
+			rows[l.place.label] = append(rows[l.place.label], l.status())
 		}
 		return rows
 	})
@@ -214,14 +245,13 @@ func (p *Point) publishStatus() {
 func (p *Point) updateReadiness() {
 	p.judging.Lock() // what was seen first is said first
 	defer p.judging.Unlock()
-	up := map[string]bool{}
-	for _, l := range p.links {
-		up[l.gateway] = up[l.gateway] || l.session.Load() != nil
-	}
 	var errs []error
-	for _, a := range p.cfg.Gateways {
-		if !up[a] {
-			errs = append(errs, fmt.Errorf("no channel to %s", a))
+	for _, pl := range p.places {
+		switch n := pl.found(); {
+		case n == 0:
+			errs = append(errs, fmt.Errorf("no channel to %s", pl.label))
+		case n < pl.want:
+			errs = append(errs, fmt.Errorf("channels to %d of %d instances at %s", n, pl.want, pl.label))
 		}
 	}
 	p.health.Set("gateways", errors.Join(errs...))

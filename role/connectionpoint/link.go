@@ -2,15 +2,12 @@ package connectionpoint
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/opencmg/cmg/channel"
 )
 
 // Reconnecting: full jitter between 0 and min(maxWait, firstWait × 2^n), so
@@ -21,72 +18,25 @@ const (
 	maxWait   = 4 * time.Second // an instance that comes back is wanted soon
 	steady    = time.Minute
 	dialTime  = 10 * time.Second
+	nextTime  = 5 * time.Second        // for a way, if there is another
 	stagger   = 150 * time.Millisecond // between the connections to one gateway
+
+	// Looking for an instance behind a port that several share: quick at
+	// first, for it is luck which one is met.
+	firstLook  = 100 * time.Millisecond // and half as much again at least
+	quickLooks = 16                     // for each instance; then as after a failure
 )
 
-// A link keeps one connection of the channel to one gateway.
+// A link keeps one connection of the channel to one place.
 type link struct {
-	p       *Point
-	gateway string
-	place   int   // of the gateway in the configuration
-	news    *news // of the gateway: shared by its links
-	number  int
-	session atomic.Pointer[channel.Session]
+	p      *Point
+	place  *place
+	number int
+	cur    atomic.Pointer[held]
 
 	mu    sync.Mutex
 	state string // for the status page: what it does, or why it cannot
 	since time.Time
-}
-
-// news is what one gateway was sent: each publication once, by whichever of
-// its links was up first.
-type news struct {
-	order sync.Mutex // one publication at a time, so that none overtakes a newer one
-
-	mu   sync.Mutex
-	sent uint64 // version it has, or that is on its way
-	by   *link  // that carries it; nil: it has arrived
-}
-
-// begin learns from a new session what the gateway has: it may be another
-// instance than before, which knows nothing.
-func (n *news) begin(has uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.by == nil || has > n.sent {
-		n.sent, n.by = has, nil
-	}
-}
-
-// end says whether what l carried is lost: another link has to carry it.
-func (n *news) end(l *link) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.by != l {
-		return false
-	}
-	n.sent, n.by = 0, nil
-	return true
-}
-
-// carry says whether version is new to the gateway; then it is l that
-// carries it.
-func (n *news) carry(l *link, version uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.sent >= version {
-		return false
-	}
-	n.sent, n.by = version, l
-	return true
-}
-
-func (n *news) arrived(l *link, version uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.by == l && n.sent == version {
-		n.by = nil
-	}
 }
 
 func (l *link) set(state string) {
@@ -101,16 +51,44 @@ func (l *link) status() any {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	row := map[string]any{"state": l.state, "since": l.since}
-	if s := l.session.Load(); s != nil {
-		row["connection"], row["in_flight"], row["round_trip_ms"] = s.Connection(), s.InFlight(), float64(s.RTT().Microseconds())/1000
+	h := l.cur.Load()
+	if h == nil {
+		return row
+	}
+	row["connection"], row["in_flight"], row["round_trip_ms"] = h.s.Connection(), h.s.InFlight(), float64(h.s.RTT().Microseconds())/1000
+	row["instance"], row["transport"], row["address"] = h.instance, h.way.transport, h.way.addr
+	if h.via != "" {
+		row["proxy"] = h.via
+	}
+	if h.inspector != "" {
+		row["inspected_by"] = h.inspector
+	}
+	var instead []wayRow
+	for _, w := range l.betterThan(h.way) {
+		instead = append(instead, w.row())
+	}
+	if instead != nil {
+		row["instead_of"] = instead
 	}
 	return row
 }
 
+// betterThan lists the ways before w.
+func (l *link) betterThan(w *way) []*way {
+	for i, x := range l.place.ways {
+		if x == w {
+			return l.place.ways[:i]
+		}
+	}
+	return nil
+}
+
 // keep dials until ctx ends, whatever happens to a connection.
 func (l *link) keep(ctx context.Context) {
+	var old sync.WaitGroup // connections that were replaced and drain
+	defer old.Wait()
 	wait := time.Duration(l.number) * stagger
-	for tries := 0; ; tries++ {
+	for tries, looks := 0, 0; ; {
 		select {
 		case <-ctx.Done():
 			l.set("stopped")
@@ -118,53 +96,92 @@ func (l *link) keep(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		began := time.Now()
-		err := l.once(ctx)
+		err := l.once(ctx, &old)
 		if time.Since(began) > steady {
-			tries = 0
+			tries, looks = 0, 0
 		}
-		wait = rand.N(min(maxWait, firstWait<<min(tries, 10)))
-		if ctx.Err() == nil {
-			l.set("down: " + err.Error())
-			l.p.log.Warn("channel is down", "gateway", l.gateway, "err", err, "again_in", wait.Round(time.Millisecond))
+		if errors.Is(err, errNoSeat) && looks < quickLooks*l.place.want {
+			looks++
+			wait = firstLook/2 + rand.N(firstLook)
+		} else {
+			wait = rand.N(min(maxWait, firstWait<<min(tries, 10)))
+			tries++
 		}
+		if ctx.Err() != nil {
+			continue
+		}
+		if errors.Is(err, errNoSeat) {
+			l.set("looking: " + err.Error())
+			continue
+		}
+		l.set("down: " + err.Error())
+		l.p.log.Warn("channel is down", "gateway", l.place.label, "err", err, "again_in", wait.Round(time.Millisecond))
 	}
 }
 
-// once makes one connection and serves it until it ends. The name is looked
-// up anew each time.
-func (l *link) once(ctx context.Context) error {
-	l.set("connecting")
-	dctx, cancel := context.WithTimeout(ctx, dialTime)
-	defer cancel()
-	var d net.Dialer
-	c, err := d.DialContext(dctx, "tcp", l.gateway)
+// once makes one connection and holds it until it ends, unless a better one
+// takes its place: then that one.
+func (l *link) once(ctx context.Context, old *sync.WaitGroup) error {
+	l.mu.Lock()
+	looking := l.state == "" || l.state == "stopped"
+	l.mu.Unlock()
+	if looking {
+		l.set("connecting")
+	}
+	h, err := l.dial(ctx, l.place.ways, "")
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	t := tls.Client(channel.NewGather(c, 128<<10), l.p.identity.ChannelClient())
-	if err := t.HandshakeContext(dctx); err != nil {
-		return fmt.Errorf("tls: %w", err)
+	old.Go(func() { h.serve(ctx) })
+	for {
+		var again <-chan time.Time
+		if len(l.betterThan(h.way)) > 0 {
+			t := time.NewTimer(time.Duration(float64(l.p.cfg.BetterEvery) * (0.9 + 0.2*rand.Float64())))
+			defer t.Stop()
+			again = t.C
+		}
+		select {
+		case err := <-h.ended:
+			return err
+		case <-again:
+		}
+		better, err := l.better(ctx, h)
+		if err != nil {
+			l.p.log.Debug("the better way is still closed", "gateway", l.place.label, "err", err)
+			continue
+		}
+		l.p.log.Info("channel moves to a better way", "gateway", l.place.label, "from", h.way.String(), "to", better.way.String())
+		old.Go(func() { better.serve(ctx) })
+		before := h
+		old.Go(func() { before.retire(ctx) })
+		h = better
 	}
-	stop := context.AfterFunc(dctx, func() { c.Close() }) // the hellos know no context
-	s, err := channel.Inside(t, channel.Config{
-		Name: l.p.cfg.Name, Handler: func(st *channel.Stream) { l.p.handle(job{st, l.place}) }, Log: l.p.log, MaxStreams: l.p.cfg.MaxRequests * 2,
-		Acknowledged: func(version uint64, problem string) { l.acknowledged(version, problem) },
-	})
-	stop()
-	if err != nil {
-		return err
+}
+
+// better dials the ways before h's. Behind a port that several instances
+// share it may take several looks to meet one that has room.
+func (l *link) better(ctx context.Context, h *held) (*held, error) {
+	for look := 0; ; look++ {
+		b, err := l.dial(ctx, l.betterThan(h.way), h.instance)
+		if !errors.Is(err, errNoSeat) || look == quickLooks*l.place.want {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-h.s.Ended():
+			return nil, err
+		case <-time.After(firstLook/2 + rand.N(firstLook)):
+		}
 	}
-	cancel()
-	l.p.log.Info("channel is up", "gateway", l.gateway, "instance", s.Peer(), "connection", s.Connection())
-	return l.serve(ctx, s)
 }
 
 // serve runs a session. When ctx ends it drains: the gateway sends no more,
 // what is under way is answered.
-func (l *link) serve(ctx context.Context, s *channel.Session) error {
-	l.news.begin(s.PeerVersion())
-	l.session.Store(s)
+func (h *held) serve(ctx context.Context) {
+	l := h.l
+	h.news.begin(h.s.PeerVersion())
+	l.cur.Store(h)
 	l.set("up")
 	var wg sync.WaitGroup
 	done := make(chan struct{})
@@ -174,49 +191,30 @@ func (l *link) serve(ctx context.Context, s *channel.Session) error {
 		case <-ctx.Done():
 			dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.p.cfg.Drain)
 			defer cancel()
-			s.Drain(dctx, "the connection point stops")
+			h.s.Drain(dctx, "the connection point stops")
 		}
 	})
 	l.p.updateReadiness()
-	wg.Go(l.publish)
-	err := s.Run(context.WithoutCancel(ctx))
+	wg.Go(h.publish)
+	err := h.s.Run(context.WithoutCancel(ctx))
 	close(done)
-	l.session.Store(nil)
+	l.cur.CompareAndSwap(h, nil) // one that was replaced is not there any more
+	l.place.leave(h.instance)
 	l.p.updateReadiness()
 	wg.Wait()
-	if l.news.end(l) {
-		for _, x := range l.p.links {
-			if x.news == l.news {
-				x.publish()
-			}
-		}
+	if h.news.end(h) {
+		l.p.publish()
 	}
 	if err == nil {
 		err = fmt.Errorf("the gateway closed it")
 	}
-	return err
+	h.ended <- err
 }
 
-// publish sends the publication to this link's gateway, unless it has it or
-// another link is sending it.
-func (l *link) publish() {
-	l.news.order.Lock()
-	defer l.news.order.Unlock()
-	s, t := l.session.Load(), l.p.maps.table.Load()
-	if s == nil || t == nil || !l.news.carry(l, t.version) {
-		return
-	}
-	if err := s.Publish(t.version, []byte(t.publication)); err != nil {
-		l.news.end(l)
-		l.p.log.Warn("publish", "gateway", l.gateway, "version", t.version, "err", err)
-	}
-}
-
-func (l *link) acknowledged(version uint64, problem string) {
-	l.news.arrived(l, version)
-	if problem != "" {
-		l.p.log.Error("the gateway refused the publication", "gateway", l.gateway, "version", version, "why", problem)
-		return
-	}
-	l.p.log.Info("published", "gateway", l.gateway, "version", version)
+// retire ends a connection that another took the place of: no stream on it
+// is cut short. ctx hurries it, by way of serve.
+func (h *held) retire(ctx context.Context) {
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.l.p.cfg.AnswerTime+h.l.p.cfg.Drain)
+	defer cancel()
+	h.s.Retire(dctx, "a better way is open")
 }

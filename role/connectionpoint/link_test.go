@@ -26,7 +26,7 @@ func TestReconnect(t *testing.T) {
 	g, r := start(t, "/pub", server(t, echo).URL)
 	for _, away := range []time.Duration{0, 100 * time.Millisecond, 2 * time.Second} {
 		g.close()
-		eventually(t, "the loss is noticed", func() bool { return r.p.links[0].session.Load() == nil })
+		eventually(t, "the loss is noticed", func() bool { return r.p.links[0].cur.Load() == nil })
 		<-time.After(away)
 		g.open()
 		began := time.Now()
@@ -48,7 +48,7 @@ func TestPublishedOnce(t *testing.T) {
 	knows.has(1)
 	ahead.has(9)
 	conf := s.config(t, fresh.addr)
-	conf.Gateways, conf.Connections = []string{fresh.addr, knows.addr, ahead.addr}, 3
+	conf.Gateways, conf.Connections = Plain(fresh.addr, knows.addr, ahead.addr), 3
 	r := run(t, conf)
 	for _, g := range []*outside{fresh, knows, ahead} {
 		g.up(3)
@@ -97,7 +97,7 @@ func (g *outside) connected() int {
 // up counts the channels that are up.
 func up(r *running) (n int) {
 	for _, l := range r.p.links {
-		if l.session.Load() != nil {
+		if l.cur.Load() != nil {
 			n++
 		}
 	}
@@ -108,7 +108,7 @@ func up(r *running) (n int) {
 // carries it.
 func TestCarrierLost(t *testing.T) {
 	t.Parallel()
-	n, a, b := new(news), new(link), new(link)
+	n, a, b := new(news), new(held), new(held)
 	n.begin(0)
 	if !n.carry(a, 5) || n.carry(b, 5) || n.carry(b, 4) {
 		t.Error("it is carried by one")
@@ -190,14 +190,14 @@ func TestDrainEnds(t *testing.T) {
 		g := listen(t)
 		conf := g.site.config(t, g.addr, "/pub", "http://"+hangs, "/tls", "https://"+hangs)
 		conf.Drain = 200 * time.Millisecond
-		conf.Gateways = append(conf.Gateways, byHand(t, func(w *wire) { io.Copy(io.Discard, w) })) // makes no handshake
+		conf.Gateways = append(conf.Gateways, Plain(byHand(t, func(w *wire) { io.Copy(io.Discard, w) }))...) // makes no handshake
 		greeted := make(chan bool, 1)
-		conf.Gateways = append(conf.Gateways, byHand(t, func(w *wire) { // says no hello
+		conf.Gateways = append(conf.Gateways, Plain(byHand(t, func(w *wire) { // says no hello
 			c := tls.Server(w, g.site.gateway.ChannelServer())
 			io.ReadFull(c, make([]byte, 10))
 			greeted <- true
 			io.Copy(io.Discard, c)
-		}))
+		}))...)
 		r := run(t, conf)
 		g.up(1)
 		within(t, "a gateway says nothing", greeted)

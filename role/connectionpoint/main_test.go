@@ -135,7 +135,7 @@ func written(t testing.TB, b []byte) string {
 func (s *site) config(t testing.TB, gateway string, pairs ...string) Config {
 	cert, key := saved(t, s.roots, auth.CertRequest{Site: testSite, Role: cmg.RoleConnectionPoint, Name: "cp-1", Client: true})
 	return Config{
-		Gateways: []string{gateway}, Identity: auth.IdentityFiles{Certificate: cert, Key: key, Roots: written(t, pemOf(s.roots))},
+		Gateways: Plain(gateway), Identity: auth.IdentityFiles{Certificate: cert, Key: key, Roots: written(t, pemOf(s.roots))},
 		Map: written(t, s.document(t, s.signer, 1, pairs...)), StateDir: filepath.Join(t.TempDir(), "state"),
 		Connections: 1, MapEvery: 20 * time.Millisecond, Drain: 5 * time.Second,
 	}

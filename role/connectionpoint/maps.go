@@ -128,9 +128,7 @@ func (m *maps) take(raw []byte) error {
 	m.table.Store(t)
 	m.raw = raw
 	m.p.updateReadiness()
-	for _, l := range m.p.links {
-		l.publish()
-	}
+	m.p.publish()
 	return nil
 }
 

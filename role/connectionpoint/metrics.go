@@ -65,15 +65,16 @@ func (p *Point) gather(e *meter.Emit) {
 }
 
 func (p *Point) gatherChannels(e *meter.Emit) {
-	for _, gateway := range p.cfg.Gateways {
+	for _, pl := range p.places {
 		var up, flight, trip float64
 		for _, l := range p.links {
-			if s := l.session.Load(); s != nil && l.gateway == gateway {
+			if h := l.cur.Load(); h != nil && l.place == pl {
+				s := h.s
 				up, flight, trip = up+1, flight+float64(s.InFlight()), max(trip, s.RTT().Seconds())
 			}
 		}
-		e.Value(mChannels, up, gateway)
-		e.Value(mChannelFlight, flight, gateway)
-		e.Value(mChannelTrip, trip, gateway)
+		e.Value(mChannels, up, pl.label)
+		e.Value(mChannelFlight, flight, pl.label)
+		e.Value(mChannelTrip, trip, pl.label)
 	}
 }

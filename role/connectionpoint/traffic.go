@@ -93,8 +93,9 @@ func (t *traffic) resolve(prefix string, target *target, routes []cmg.Route) []*
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rows := make([]*row, len(t.p.cfg.Gateways))
-	for i, g := range t.p.cfg.Gateways {
+	rows := make([]*row, len(t.p.places))
+	for i, pl := range t.p.places {
+		g := pl.label
 		n := rowName{name, prefix, g, target.address}
 		if t.rows[n] == nil && len(t.rows) >= maxRows {
 			n = rowName{"(other)", "", g, ""}

@@ -180,7 +180,7 @@ func TestNew(t *testing.T) {
 		says   string
 	}{
 		"no gateways":  {func(c *Config) { c.Gateways = nil }, "gateways"},
-		"no port":      {func(c *Config) { c.Gateways = []string{"gw"} }, "host:port"},
+		"no port":      {func(c *Config) { c.Gateways = Plain("gw") }, "host:port"},
 		"no map":       {func(c *Config) { c.Map = "" }, "map"},
 		"no state_dir": {func(c *Config) { c.StateDir = "" }, "state_dir"},
 		"no identity":  {func(c *Config) { c.Identity.Roots = "" }, "roots"},

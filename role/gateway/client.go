@@ -60,6 +60,7 @@ type client struct {
 
 	idle   atomic.Bool
 	ending atomic.Bool
+	handed bool // the connection went to a channel
 
 	// A stream that has something to say ends a read of the connection, if
 	// one is waited for: never one of a later request.
@@ -83,7 +84,7 @@ func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.Connect
 
 // serve answers requests until the connection ends.
 func (c *client) serve(ctx context.Context) {
-	defer c.tls.Close()
+	defer c.close()
 	if !c.g.clients.add(c) {
 		return
 	}
@@ -133,6 +134,10 @@ func (c *client) next(ctx context.Context) bool {
 		return false
 	}
 	c.framing = h1.Framing{HTTP10: c.req.HTTP10, Close: c.req.Close}
+	if c.req.WebSocket && isChannelPath(c.req.Path) {
+		c.becomeChannel()
+		return false
+	}
 	c.framing.Method = append(c.framing.Method[:0], c.req.Method...)
 	c.body, c.cut = c.rd.Body(c.req.Length), false
 	x := &c.x

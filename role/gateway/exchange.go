@@ -125,6 +125,9 @@ func (x *exchange) pass(ctx context.Context) error {
 		return x.manifest(ctx, e)
 	}
 	if x.route = e.match(x.req.Path); x.route == nil {
+		if isChannelPath(x.req.Path) {
+			return errNoWebSocket()
+		}
 		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
 	}
 	x.bill.endpoint = x.route.endpoint

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/channel"
 )
 
@@ -159,6 +160,10 @@ func (g *Gateway) greet(ctx context.Context, t *tls.Conn, h2 *h2Front, conns *sy
 		h2.serve(t)
 		return
 	}
+	if auth.IsChannel(&state) {
+		g.takeChannel(t)
+		return
+	}
 	conns.Go(func() { newClient(g, t, t.NetConn().(*channel.Gather), &state).serve(ctx) })
 }
 
@@ -193,6 +198,9 @@ func (c *slotConn) abort() {
 }
 
 func (c *slotConn) Close() error {
-	c.once.Do(func() { <-c.slots })
+	c.giveBack()
 	return c.Conn.Close()
 }
+
+// giveBack frees the slot of a connection that turned out to be no client's.
+func (c *slotConn) giveBack() { c.once.Do(func() { <-c.slots }) }

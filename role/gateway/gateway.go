@@ -34,7 +34,8 @@ type Config struct {
 	Name           string               `json:"name"`            // of the instance; empty: the name in its channel certificate
 	Listen         string               `json:"listen"`          // clients; empty: ":443"
 	ReusePort      bool                 `json:"reuse_port"`      // share the client port with other instances on this machine
-	Channel        string               `json:"channel"`         // connection points; empty: ":10140"
+	Channel        string               `json:"channel"`         // connection points by TCP; empty: ":10140"; none: they come to the clients' port only
+	ChannelHTTPS   string               `json:"channel_https"`   // one more address for connection points by HTTPS, such as ":10124"; empty: none
 	Certificate    string               `json:"certificate"`     // PEM file: the certificate clients see, with its chain
 	Key            string               `json:"key"`             // PEM file
 	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
@@ -72,6 +73,7 @@ type Gateway struct {
 	locator    *content.Locator // nil: no content
 	health     *web.Health
 	points     *points
+	channels   channels
 	ids        requestIDs
 	counts     counters
 	accounts   *accounts
@@ -107,6 +109,7 @@ func New(c Config) (*Gateway, error) {
 	if g.front, err = auth.GatewayFront(c.Certificate, c.Key); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	g.front = g.identity.WithChannel(g.front)
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
 	}
@@ -173,22 +176,18 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.loadPublication(); err != nil {
 		g.log.Warn("the kept publication cannot be used; waiting for a connection point", "err", err)
 	}
-	channel, err := net.Listen("tcp", g.cfg.Channel)
+	doors, err := g.open(ctx)
 	if err != nil {
-		return fmt.Errorf("gateway: listen for connection points: %w", err)
+		return err
 	}
-	defer channel.Close()
-	front, err := listen(ctx, g.cfg.Listen, g.cfg.ReusePort)
-	if err != nil {
-		return fmt.Errorf("gateway: listen for clients: %w", err)
-	}
-	defer front.Close()
+	defer doors.close()
 
 	// What serves clients stops first; channels stay until no client is left.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
+	g.channels.begin(inner)
 	var back, fronts sync.WaitGroup
-	fail := make(chan error, 3)
+	fail := make(chan error, 4)
 	run := func(wg *sync.WaitGroup, f func() error) {
 		wg.Go(func() {
 			if err := f(); err != nil {
@@ -204,14 +203,18 @@ func (g *Gateway) Run(ctx context.Context) error {
 		srv := &http.Server{Handler: g.health.Handler(), ReadHeaderTimeout: 5 * time.Second}
 		run(&back, func() error { return web.Serve(inner, srv, ln, time.Second) })
 	}
-	run(&back, func() error { return g.serveChannels(inner, channel) })
+	if doors.channel != nil {
+		run(&back, func() error { return g.serveChannels(inner, doors.channel) })
+	}
 	back.Go(func() { g.requestLog.Run(inner) })
 	back.Go(func() { g.guardMemory(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })
 	}
-	run(&fronts, func() error { return g.serveClients(ctx, front) })
-	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", front.Addr().String(), "channels", channel.Addr().String())
+	for _, ln := range doors.front {
+		run(&fronts, func() error { return g.serveClients(ctx, ln) })
+	}
+	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", doors.front[0].Addr().String(), "channels", doors.channelAddr())
 
 	select {
 	case <-ctx.Done():
@@ -221,11 +224,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.log.Info("gateway is draining", "requests", g.counts.inFlight.Load())
 	g.draining.Store(true)
 	g.health.Set("draining", errors.New("told to stop"))
-	front.Close()
+	doors.closeFront()
 	g.clients.drain(g.cfg.Drain)
 	fronts.Wait()
 	stopInner()
-	channel.Close()
+	doors.close()
 	back.Wait()
+	g.channels.wait()
 	return err
 }

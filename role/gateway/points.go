@@ -2,16 +2,12 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/channel"
 )
 
@@ -174,81 +170,4 @@ func (p *points) rows() map[string]pointRow {
 		rows[name] = r
 	}
 	return rows
-}
-
-// serveChannels accepts connection points until ln is closed, and returns
-// when all their sessions have ended.
-func (g *Gateway) serveChannels(ctx context.Context, ln net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	conf := g.identity.ChannelServer()
-	greeting := make(chan struct{}, maxGreeting)
-	var n uint64
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if !temporary(ctx, err) {
-				return err
-			}
-			continue
-		}
-		select {
-		case greeting <- struct{}{}:
-		default: // whoever this is has proved nothing yet
-			c.Close()
-			continue
-		}
-		n++
-		id := g.cfg.Name + "-" + strconv.FormatUint(n, 10)
-		wg.Go(func() {
-			s, peer := g.greetPoint(ctx, c, conf, id)
-			<-greeting
-			if s == nil {
-				c.Close()
-				return
-			}
-			g.serveChannel(ctx, s, peer)
-		})
-	}
-}
-
-const (
-	channelReadBuffer = 128 << 10 // lets one system call read many TLS records
-	maxGreeting       = 1024      // connections that have not shown yet who they are
-)
-
-// greetPoint makes a channel of a connection. nil: it was refused.
-func (g *Gateway) greetPoint(ctx context.Context, c net.Conn, conf *tls.Config, id string) (s *channel.Session, peer string) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { c.Close() })() // the hellos know no context
-	t := tls.Server(channel.NewGather(c, channelReadBuffer), conf)
-	if err := t.HandshakeContext(ctx); err != nil {
-		g.log.Warn("a channel was refused in its handshake", "from", c.RemoteAddr().String(), "err", err)
-		return nil, ""
-	}
-	state := t.ConnectionState()
-	name, ok := auth.PeerRole(&state)
-	if !ok { // cannot be: the handshake checks it
-		return nil, ""
-	}
-	s, err := channel.Outside(t, channel.Config{Name: g.cfg.Name, Connection: id, Log: g.log, Version: g.version(), Published: g.takePublication})
-	if err != nil {
-		g.log.Warn("a channel was refused", "connection_point", name.Name, "err", err)
-		return nil, ""
-	}
-	return s, name.Name
-}
-
-func (g *Gateway) serveChannel(ctx context.Context, s *channel.Session, peer string) {
-	g.log.Info("channel is up", "connection_point", peer, "connection", s.Connection())
-	g.points.add(peer, s)
-	g.updateReadiness()
-	err := s.Run(ctx)
-	g.points.remove(peer, s)
-	g.updateReadiness()
-	g.log.Info("channel is down", "connection_point", peer, "connection", s.Connection(), "err", err)
 }
