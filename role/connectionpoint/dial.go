@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/channel"
@@ -67,7 +68,7 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 		}
 	}()
 	defer context.AfterFunc(ctx, func() { raw.Close() })() // the hellos know no context
-	h = &held{l: l, way: w, via: via, ended: make(chan error, 1)}
+	h = &held{l: l, way: w, via: via, dialed: time.Now(), ended: make(chan error, 1)}
 	var under net.Conn = channel.NewGather(raw, wireBuffer)
 	if w.transport == transportHTTPS {
 		if under, h.inspector, err = l.socket(ctx, w, raw); err != nil {

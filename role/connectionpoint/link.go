@@ -180,7 +180,7 @@ func (l *link) better(ctx context.Context, h *held) (*held, error) {
 // what is under way is answered.
 func (h *held) serve(ctx context.Context) {
 	l := h.l
-	h.news.begin(h.s.PeerVersion())
+	h.news.begin(h.s.PeerVersion(), h.dialed)
 	l.cur.Store(h)
 	l.set("up")
 	var wg sync.WaitGroup

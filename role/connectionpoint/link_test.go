@@ -109,11 +109,11 @@ func up(r *running) (n int) {
 func TestCarrierLost(t *testing.T) {
 	t.Parallel()
 	n, a, b := new(news), new(held), new(held)
-	n.begin(0)
+	n.begin(0, time.Now())
 	if !n.carry(a, 5) || n.carry(b, 5) || n.carry(b, 4) {
 		t.Error("it is carried by one")
 	}
-	n.begin(0) // b's session, made while a carries
+	n.begin(0, time.Now()) // b's session, made while a carries
 	if n.carry(b, 5) || n.end(b) {
 		t.Error("another session forgets what is on its way")
 	}
@@ -129,8 +129,13 @@ func TestCarrierLost(t *testing.T) {
 	if n.end(b) || n.carry(a, 5) || !n.carry(a, 6) {
 		t.Error("it has arrived")
 	}
+	early := time.Now()
 	n.arrived(a, 6)
-	n.begin(2) // an instance that knows less
+	n.begin(2, early) // it was dialed before that
+	if n.carry(a, 6) {
+		t.Error("what a session knew before it arrived was taken for what is")
+	}
+	n.begin(2, time.Now()) // an instance that knows less
 	if !n.carry(a, 6) {
 		t.Error("an instance that knows less is told nothing")
 	}

@@ -159,16 +159,18 @@ type news struct {
 	order sync.Mutex // one publication at a time, so that none overtakes a newer one
 
 	mu   sync.Mutex
-	sent uint64 // version it has, or that is on its way
-	by   *held  // that carries it; nil: it has arrived
+	sent uint64    // version it has, or that is on its way
+	by   *held     // that carries it; nil: it has arrived
+	at   time.Time // when something arrived last
 }
 
 // begin learns from a new session what the gateway has: it may be another
-// instance than before, which knows nothing.
-func (n *news) begin(has uint64) {
+// instance than before, which knows nothing. A session that was dialed before
+// a publication arrived tells what was, not what is.
+func (n *news) begin(has uint64, dialed time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.by == nil || has > n.sent {
+	if has > n.sent || n.by == nil && dialed.After(n.at) {
 		n.sent, n.by = has, nil
 	}
 }
@@ -200,7 +202,7 @@ func (n *news) arrived(h *held, version uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.by == h && n.sent == version {
-		n.by = nil
+		n.by, n.at = nil, time.Now()
 	}
 }
 
@@ -209,6 +211,7 @@ type held struct {
 	l         *link
 	s         *channel.Session
 	way       *way
+	dialed    time.Time
 	instance  string
 	news      *news
 	via       string // the web proxy; empty: none
