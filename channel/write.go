@@ -29,7 +29,7 @@ type writer struct {
 
 const (
 	highWater = 1 << 20   // bytes pending above which those who send bodies wait
-	keepSpare = 256 << 10 // capacity of a buffer that is kept
+	keepSpare = 256 << 10 // capacity of a buffer that is kept while little is sent
 	// hardWater is where control frames, which do not wait, end the session:
 	// a peer that asks for answers and never reads them.
 	hardWater = 8 << 20
@@ -157,8 +157,8 @@ func (w *writer) flush() (more bool) {
 		w.room.Broadcast()
 		err := w.write(b)
 		w.mu.Lock()
-		if cap(b) <= keepSpare {
-			w.spare = b
+		if cap(b) <= keepSpare || len(b) > keepSpare/2 && cap(b) <= 2*highWater {
+			w.spare = b // a large one only while it is filled
 		}
 		if err != nil {
 			w.fail(err)
