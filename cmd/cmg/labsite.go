@@ -59,7 +59,7 @@ func (l *lab) fillSite(ctx context.Context, db *site.Site) (err error) {
 	if l.pack, err = addContent(ctx, db, l.site.contentDir(), dir, "", name, nil); err != nil {
 		return err
 	}
-	if _, err := deploy(ctx, db, l.pack.ID, l.pack.Version, labFolderOnDevice); err != nil {
+	if _, _, err := deploy(ctx, db, l.pack.ID, deployOptions{folder: labFolderOnDevice, version: l.pack.Version}); err != nil {
 		return err
 	}
 	for _, agent := range []string{"agent-2", "agent-3"} {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,18 @@ func TestAdministratorsVerbs(t *testing.T) {
 		{"deploy LAB00001", exitUsage, "--to is missing"},
 		{"deploy LAB00002 --to tools", exitNotFound, "LAB00002"},
 		{"deploy x --to tools", exitUsage, `package id "x"`},
+		{"deploy LAB00001 --to /etc", exitUsage, "--to: "},
+		{"deploy LAB00001 --to a/nul", exitUsage, "device's name on Windows"},
+		{"deploy LAB00001 --to .cmg-partial", exitUsage, "begin with .cmg"},
+		{"deploy list", exitOK, "LAB00001  2        tools"},
+		{"deploy LAB00001 --version 1 --to Tools", exitOK, "LAB00001 version 2 in tools"},
+		{"deploy list --json", exitOK, `"folder": "Tools"`},
+		{"content add " + input + " --name Other", exitOK, "LAB00003\n"},
+		{"deploy LAB00003 --to tools", exitConflict, "LAB00001 version 1 is deployed there"},
+		{"deploy LAB00003 --to tools --replace", exitOK, "LAB00001 version 1 in Tools"},
+		{"deploy LAB00003 --to other", exitOK, "{"},
+		{"deploy remove nonsense", exitUsage, "not a GUID"},
+		{"deploy remove {3D4D1F6C-7B7B-4B0E-8F0E-2B8C3F6B1A01}", exitNotFound, "3D4D1F6C"},
 		{"token new --note helpdesk --max-uses 2", exitOK, "ey"},
 		{"token new --lifetime 10081m", exitUsage, "10080m"},
 		{"token list", exitOK, "helpdesk"},
@@ -150,6 +163,44 @@ func TestAdministratorsVerbs(t *testing.T) {
 	}
 	if _, err := auth.GatewayFront(filepath.Join(out, "gateway-1-front.crt"), filepath.Join(out, "gateway-1-front.key")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestDeployListRemove(t *testing.T) {
+	dir := newSite(t)
+	run := func(args ...string) (stdout string) {
+		t.Helper()
+		code, stdout, stderr := cmgRun(t, append(args, "--site", dir)...)
+		if code != exitOK {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr)
+		}
+		return stdout
+	}
+	input := t.TempDir()
+	if err := os.WriteFile(filepath.Join(input, "a.txt"), []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("content", "add", input)
+	run("deploy", "LAB00001", "--to", "one")
+	two := strings.TrimSpace(run("deploy", "LAB00001", "--to", "two"))
+	again := strings.TrimSpace(run("deploy", "LAB00001", "--to", "one"))
+	listed := func() (ids []string) {
+		t.Helper()
+		var all []deployment
+		if err := json.Unmarshal([]byte(run("deploy", "list", "--json")), &all); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range all {
+			ids = append(ids, d.Policy)
+		}
+		return ids
+	}
+	if got := listed(); !slices.Equal(got, []string{two, again}) {
+		t.Errorf("in force are %v, want %v", got, []string{two, again})
+	}
+	run("deploy", "remove", strings.ToLower(strings.Trim(two, "{}")))
+	if got := listed(); !slices.Equal(got, []string{again}) {
+		t.Errorf("in force are %v, want %s", got, again)
 	}
 }
 
