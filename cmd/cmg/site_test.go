@@ -87,6 +87,11 @@ func TestSiteInit(t *testing.T) {
 	if code, _, _ := cmgRun(t, "site", "init", "--dir", filepath.Join(t.TempDir(), "x"), "--code", "lab"); code != exitUsage {
 		t.Errorf("site init with a bad code: exit code %d", code)
 	}
+	for _, name := range []string{"", "https://mp.test", "mp test", "mp.test:8443", "a/../b", "*.test"} {
+		if code, _, errs := cmgRun(t, "site", "init", "--dir", filepath.Join(t.TempDir(), "x"), "--code", "LAB", "--management-point", name); code != exitUsage || !strings.Contains(errs, "--management-point") {
+			t.Errorf("site init with the management point %q: exit code %d: %s", name, code, errs)
+		}
+	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".site-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
@@ -157,6 +162,13 @@ func TestAdministratorsVerbs(t *testing.T) {
 		{"site issue gateway --name gateway-1 --host gw.test --out " + out, exitConflict, "nothing was overwritten"},
 		{"site issue gateway --name gateway-2", exitUsage, "--host is missing"},
 		{"site issue gatway --name gateway-2", exitUsage, `did you mean "gateway"?`},
+		{"site issue client --name ../../laptop", exitUsage, "--name"},
+		{"site issue client --name .hidden", exitUsage, "--name"},
+		{"site issue connection-point --name a/b", exitUsage, "--name"},
+		{"site issue client --name laptop --device x", exitUsage, "--device"},
+		{"site issue gateway --name gateway-3 --host https://gw.test", exitUsage, "--host"},
+		{"site issue gateway --name gateway-3 --host gw.test:443", exitUsage, "--host"},
+		{"site issue content-store --name store-1 --host *.store.test,192.0.2.1,::1", exitOK, "store-1.crt"},
 		{"site issue client --name laptop", exitOK, "laptop.crt"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
