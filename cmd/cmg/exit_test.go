@@ -36,6 +36,7 @@ func TestExitCode(t *testing.T) {
 		{&os.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, exitNotFound},
 		{fmt.Errorf("x: %w", cmg.ErrConflict), exitConflict},
 		{&saidError{usage("x")}, exitUsage},
+		{fmt.Errorf("stopped: %w", context.Canceled), exitStopped},
 	} {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("exitCode(%v) = %d, want %d", tt.err, got, tt.want)

@@ -4,7 +4,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-
 )
 
 var (
