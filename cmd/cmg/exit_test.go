@@ -64,6 +64,7 @@ func TestCommandLine(t *testing.T) {
 		want string // on stderr or stdout
 	}{
 		{"version", exitOK, "cmg " + cmg.Version},
+		{"--version", exitOK, "cmg " + cmg.Version},
 		{"version --json", exitOK, `"go": "go1.`},
 		{"versoin", exitUsage, `unknown command "versoin": did you mean "version"?`},
 		{"content ad x", exitUsage, `did you mean "add"?`},
