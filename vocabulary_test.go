@@ -53,6 +53,19 @@ func TestCheckFilePath(t *testing.T) {
 	}
 }
 
+func TestCheckFolder(t *testing.T) {
+	for _, p := range []string{"tools", "a/b c/d", "console", "com10", "nullable/x", ".hidden", "x.cmg", strings.Repeat("ä", 200)} {
+		if err := CheckFolder(p); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, p := range []string{"", ".", "..", "../a", "/a", `a\b`, "a/", "c:a", "nul", "a/CON", "Com1.txt/b", "aux .x", "lpt¹", ".cmg", "a/.cmg-partial", ".CMGx", strings.Repeat("ä", 201)} {
+		if err := CheckFolder(p); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q was taken", p)
+		}
+	}
+}
+
 func TestRouteCheck(t *testing.T) {
 	good := Route{Prefix: "/a/b", Methods: []string{"GET"}, Proofs: []Proof{ProofToken}}
 	if err := good.Check(); err != nil {

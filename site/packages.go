@@ -10,13 +10,13 @@ import (
 
 // A Package is one version of a package whose bytes are in the content store.
 type Package struct {
-	ID       cmg.PackageID
-	Version  int
-	Name     string
-	Files    int
-	Size     int64      // bytes of all files
-	Manifest cmg.Digest // of the stored manifest document
-	Added    time.Time
+	ID       cmg.PackageID `json:"id"`
+	Version  int           `json:"version"`
+	Name     string        `json:"name"`
+	Files    int           `json:"files"`
+	Size     int64         `json:"size"`     // bytes of all files
+	Manifest cmg.Digest    `json:"manifest"` // of the stored manifest document
+	Added    time.Time     `json:"added"`
 }
 
 // Grant is what lets a device fetch p.

@@ -100,6 +100,57 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// Policies are listed in the order they were made, whatever their ids and
+// the clock say; superseding retires and adds at once or does nothing.
+func TestPoliciesInOrder(t *testing.T) {
+	s, now := open(t)
+	ctx := t.Context()
+	policy := func(digit string) cmg.Policy {
+		return cmg.Policy{ID: "{" + digit + "D4D1F6C-7B7B-4B0E-8F0E-2B8C3F6B1A01}", Version: "1.00", Category: "C", Body: []byte(digit)}
+	}
+	want := func(digits string) {
+		t.Helper()
+		as, err := s.Policies(ctx, deviceA)
+		got := ""
+		for _, a := range as {
+			got += a.ID[1:2]
+		}
+		if err != nil || got != digits {
+			t.Fatalf("policies %s, %v; want %s", got, err, digits)
+		}
+	}
+	for _, digit := range []string{"9", "5", "7", "1"} {
+		if err := s.AddPolicy(ctx, policy(digit)); err != nil {
+			t.Fatal(err)
+		}
+		*now = now.Add(-time.Minute)
+	}
+	want("9571")
+	asked := ""
+	err := s.SupersedePolicies(ctx, policy("3"), func(p cmg.Policy) (bool, error) {
+		asked += string(p.Body)
+		return p.ID == policy("5").ID, nil
+	})
+	if err != nil || asked != "9571" {
+		t.Fatalf("asked of %s, %v", asked, err)
+	}
+	want("9713")
+	no := errors.New("no")
+	err = s.SupersedePolicies(ctx, policy("4"), func(p cmg.Policy) (bool, error) {
+		if p.ID == policy("1").ID {
+			return false, no
+		}
+		return true, nil
+	})
+	if !errors.Is(err, no) {
+		t.Fatal(err)
+	}
+	want("9713")
+	if err := s.SupersedePolicies(ctx, cmg.Policy{}, nil); !errors.Is(err, cmg.ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 func TestReports(t *testing.T) {
 	s, now := open(t)
 	ctx := t.Context()

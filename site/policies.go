@@ -25,7 +25,9 @@ const assignmentColumns = `id, version, category, flags, sha256, added`
 var (
 	qPolicy       = query(`SELECT id, version, category, flags, body FROM policies WHERE id = ? AND retired = 0`)
 	qAnyPolicy    = query(`SELECT id, version, category, flags, body FROM policies WHERE id = ?`)
-	qPolicies     = query(`SELECT ` + assignmentColumns + ` FROM policies WHERE retired = 0 ORDER BY retired, id`)
+	qPolicies     = query(`SELECT ` + assignmentColumns + ` FROM policies WHERE retired = 0 ORDER BY retired, added, id`)
+	qInForce      = query(`SELECT id, version, category, flags, body FROM policies WHERE retired = 0 ORDER BY retired, added, id`)
+	qNewest       = query(`SELECT coalesce(max(added), 0) FROM policies WHERE retired = 0`)
 	qInsertPolicy = query(`INSERT INTO policies (` + assignmentColumns + `, body, retired) VALUES (?, ?, ?, ?, ?, ?, ?, 0)`)
 	qRetirePolicy = query(`UPDATE policies SET retired = 1 WHERE id = ? AND retired = 0`)
 )
@@ -34,6 +36,38 @@ var (
 // nothing; an id that was used for anything else, retired or not, is
 // ErrConflict: new instructions get a new id.
 func (s *Site) AddPolicy(ctx context.Context, p cmg.Policy) error {
+	if err := checkPolicy(p); err != nil {
+		return err
+	}
+	return s.update(ctx, func(tx *tx) error { return tx.addPolicy(p) })
+}
+
+// SupersedePolicies is AddPolicy that in the same transaction takes those out
+// of force that retire chooses. It is asked of every policy in force, in the
+// order they were made; where it gives an error nothing is changed.
+func (s *Site) SupersedePolicies(ctx context.Context, p cmg.Policy, retire func(cmg.Policy) (bool, error)) error {
+	if err := checkPolicy(p); err != nil {
+		return err
+	}
+	return s.update(ctx, func(tx *tx) error {
+		inForce, err := list(tx.ctx, tx.tx, scanPolicy, qInForce)
+		if err != nil {
+			return err
+		}
+		for _, old := range inForce {
+			yes, err := retire(old)
+			if err == nil && yes {
+				err = tx.exec(qRetirePolicy, old.ID)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return tx.addPolicy(p)
+	})
+}
+
+func checkPolicy(p cmg.Policy) error {
 	guid, err := cmg.ParseDeviceID(strings.TrimSuffix(strings.TrimPrefix(p.ID, "{"), "}"))
 	if err != nil || p.ID != "{"+guid.GUID()+"}" {
 		return fmt.Errorf("add policy: id %.60q is not a braced GUID in upper case: %w", p.ID, cmg.ErrInvalid)
@@ -41,24 +75,31 @@ func (s *Site) AddPolicy(ctx context.Context, p cmg.Policy) error {
 	if p.Version == "" || len(p.Body) == 0 {
 		return fmt.Errorf("add policy %s: version and body have to be set: %w", p.ID, cmg.ErrInvalid)
 	}
-	return s.update(ctx, func(tx *tx) error {
-		old, err := found(scanPolicy(tx.row(qAnyPolicy, p.ID).Scan))
-		if err != nil {
-			return err
-		}
-		if old != nil {
-			live, err := found(scanPolicy(tx.row(qPolicy, p.ID).Scan))
-			if err == nil && (live == nil || live.Version != p.Version || live.Category != p.Category || live.Flags != p.Flags || !bytes.Equal(live.Body, p.Body)) {
-				err = fmt.Errorf("add policy %s: the id is used: %w", p.ID, cmg.ErrConflict)
-			}
-			return err
-		}
-		return tx.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), micros(tx.now), p.Body)
-	})
+	return nil
 }
 
-// Policies lists what is in force for a device, by id. For now every policy
-// is for every device.
+func (t *tx) addPolicy(p cmg.Policy) error {
+	old, err := found(scanPolicy(t.row(qAnyPolicy, p.ID).Scan))
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		live, err := found(scanPolicy(t.row(qPolicy, p.ID).Scan))
+		if err == nil && (live == nil || live.Version != p.Version || live.Category != p.Category || live.Flags != p.Flags || !bytes.Equal(live.Body, p.Body)) {
+			err = fmt.Errorf("add policy %s: the id is used: %w", p.ID, cmg.ErrConflict)
+		}
+		return err
+	}
+	// The time is the order: never that of another, also when the clock goes back.
+	var newest int64
+	if err := t.row(qNewest).Scan(&newest); err != nil {
+		return fault("read policies", err)
+	}
+	return t.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), max(micros(t.now), newest+1), p.Body)
+}
+
+// Policies lists what is in force for a device, in the order it was made. For
+// now every policy is for every device.
 func (s *Site) Policies(ctx context.Context, _ cmg.DeviceID) ([]Assignment, error) {
 	return list(ctx, s.read, scanAssignment, qPolicies)
 }

@@ -32,8 +32,8 @@ func (p PublicationState) Publication() cmg.Publication {
 
 // A PublishedRoute is a route and where a connection point sends what came on it.
 type PublishedRoute struct {
-	Route  cmg.Route
-	Target string // http(s)://host[:port][/base]; base takes the prefix's place
+	Route  cmg.Route `json:"route"`
+	Target string    `json:"target"` // http(s)://host[:port][/base]; base takes the prefix's place
 }
 
 var (
@@ -44,7 +44,6 @@ var (
 	qPutRoute    = query(`INSERT INTO routes (prefix_key, route, target) VALUES (?, ?, ?)
 	ON CONFLICT (prefix_key) DO UPDATE SET route = excluded.route, target = excluded.target
 	WHERE routes.route <> excluded.route OR routes.target <> excluded.target`)
-	qRemoveRoute  = query(`DELETE FROM routes WHERE prefix_key = ?`)
 	qAnchors      = query(`SELECT pem FROM anchors ORDER BY thumbprint`)
 	qAddAnchor    = query(`INSERT INTO anchors (thumbprint, pem) VALUES (?, ?) ON CONFLICT (thumbprint) DO NOTHING`)
 	qRemoveAnchor = query(`DELETE FROM anchors WHERE thumbprint = ?`)
@@ -110,14 +109,18 @@ func (s *Site) AddRoute(ctx context.Context, r cmg.Route, target string) error {
 // AddRoutes is AddRoute for several routes, all or none, as one new version.
 func (s *Site) AddRoutes(ctx context.Context, rs ...PublishedRoute) error {
 	for _, r := range rs {
-		if err := r.Route.Check(); err != nil {
-			return err
-		}
-		if err := (cmg.Mapping{Prefix: r.Route.Prefix, Target: r.Target}).Check(); err != nil {
+		if err := r.check(); err != nil {
 			return err
 		}
 	}
 	return s.publish(ctx, func(tx *tx) (changed int64, err error) { return tx.putRoutes(rs) })
+}
+
+func (p PublishedRoute) check() error {
+	if err := p.Route.Check(); err != nil {
+		return err
+	}
+	return cmg.Mapping{Prefix: p.Route.Prefix, Target: p.Target}.Check()
 }
 
 func (t *tx) putRoutes(rs []PublishedRoute) (changed int64, err error) {
@@ -138,14 +141,6 @@ func (t *tx) putRoutes(rs []PublishedRoute) (changed int64, err error) {
 // Routes lists what is published, by prefix.
 func (s *Site) Routes(ctx context.Context) ([]PublishedRoute, error) {
 	return list(ctx, s.read, scanRoute, qRoutes)
-}
-
-// RemoveRoute takes back the route with this prefix, compared without case.
-func (s *Site) RemoveRoute(ctx context.Context, prefix string) error {
-	return s.publish(ctx, func(tx *tx) (int64, error) {
-		n, err := tx.changed(qRemoveRoute, strings.ToLower(prefix))
-		return n, gone("route", prefix, n, err)
-	})
 }
 
 // AddAnchor lets gateways trust clients under a root or through an

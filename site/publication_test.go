@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func TestPublicationVersion(t *testing.T) {
 			return s.AddTokenKeys(ctx, []json.RawMessage{[]byte(`{"kid":"k2"}`), []byte(`{"kid":"k3","d":"AAAA"}`)})
 		}, 0, cmg.ErrInvalid},
 		{"remove key", func() error { return s.RemoveTokenKey(ctx, "k1") }, 1, nil},
-		{"remove route in other case", func() error { return s.RemoveRoute(ctx, "/aPP") }, 1, nil},
+		{"remove route in other case", func() error { return s.RemoveRoute(ctx, "/aPP", Overwrite{}) }, 1, nil},
 		{"gateways are not published", func() error { return s.AddGateway(ctx, cmg.GatewayService{Host: "gw.example", Port: 443}) }, 0, nil},
 	} {
 		before, err := s.PublicationState(ctx)
@@ -182,5 +183,53 @@ func TestCertificates(t *testing.T) {
 	}
 	if all, err := s.Certificates(t.Context()); err != nil || len(all) != 1 {
 		t.Fatalf("%d certificates, %v", len(all), err)
+	}
+}
+
+// What others rely on is touched only by those who say so.
+func TestPublishRoute(t *testing.T) {
+	s, _ := open(t)
+	ctx := t.Context()
+	id, err := s.AddManagementPoint(ctx, "mp1", "https://mp.example")
+	if err != nil || id != FirstRoleID {
+		t.Fatal(id, err)
+	}
+	app := func(prefix string) cmg.Route {
+		r := appRoute
+		r.Prefix = prefix
+		return r
+	}
+	list := cmg.PrefixMutualAuth + id.String() + "/SMS_MP"
+	for _, step := range []struct {
+		prefix string
+		may    Overwrite
+		want   error
+	}{
+		{"/app", Overwrite{}, nil},
+		{"/App", Overwrite{}, cmg.ErrConflict},
+		{"/App", Overwrite{Replace: true}, nil},
+		{list, Overwrite{}, cmg.ErrConflict},
+		{list, Overwrite{Replace: true}, cmg.ErrConflict},
+		{strings.ToLower(list), Overwrite{Replace: true}, cmg.ErrConflict},
+		{list + "/deeper", Overwrite{}, cmg.ErrConflict},
+		{list, Overwrite{Replace: true, ManagementPoint: true}, nil},
+		{cmg.PrefixServerAuth + "8/app", Overwrite{}, nil},
+		{"/", Overwrite{}, cmg.ErrInvalid},
+	} {
+		if err := s.PublishRoute(ctx, app(step.prefix), "https://app.example", step.may); !errors.Is(err, step.want) {
+			t.Errorf("publish %s %+v: %v, want %v", step.prefix, step.may, err, step.want)
+		}
+	}
+	for _, step := range []struct {
+		prefix string
+		may    Overwrite
+		want   error
+	}{
+		{list, Overwrite{}, cmg.ErrConflict}, {list, Overwrite{ManagementPoint: true}, nil},
+		{"/APP", Overwrite{}, nil}, {"/app", Overwrite{}, cmg.ErrNotFound},
+	} {
+		if err := s.RemoveRoute(ctx, step.prefix, step.may); !errors.Is(err, step.want) {
+			t.Errorf("remove %s %+v: %v, want %v", step.prefix, step.may, err, step.want)
+		}
 	}
 }

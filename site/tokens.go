@@ -23,16 +23,16 @@ var (
 
 // A Token is the record of an issued token. Its text is stored nowhere.
 type Token struct {
-	ID        string       // the claim jti
-	Kind      string       // the claim knd: registration, device, session, content
-	Device    cmg.DeviceID // to whom; empty for a registration token
-	Note      string       // for people; a content token's package
-	Created   time.Time    // set by RecordToken
-	NotBefore time.Time
-	Expires   time.Time
-	MaxUses   int // registrations it is good for; 0: any number
-	Uses      int // registrations so far
-	Blocked   bool
+	ID        string       `json:"id"`      // the claim jti
+	Kind      string       `json:"kind"`    // the claim knd: registration, device, session, content
+	Device    cmg.DeviceID `json:"device"`  // to whom; empty for a registration token
+	Note      string       `json:"note"`    // for people; a content token's package
+	Created   time.Time    `json:"created"` // set by RecordToken
+	NotBefore time.Time    `json:"not_before"`
+	Expires   time.Time    `json:"expires"`
+	MaxUses   int          `json:"max_uses"` // registrations it is good for; 0: any number
+	Uses      int          `json:"uses"`     // registrations so far
+	Blocked   bool         `json:"blocked"`
 }
 
 const tokenColumns = `id, kind, device, note, created, not_before, expires, max_uses, uses, blocked`

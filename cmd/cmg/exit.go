@@ -19,12 +19,12 @@ const (
 	exitRefused     = 4   // somebody said no: not proven, or not allowed
 	exitNotFound    = 5   // what was named does not exist
 	exitConflict    = 6   // what is there does not permit it, such as a site that exists already
-	exitStopped     = 130 // a second SIGINT or SIGTERM ended the process at once
+	exitStopped     = 130 // SIGINT or SIGTERM came before the work was done, or a second one ended the process at once
 )
 
 const exitCodesHelp = `Exit codes: 0 done, 1 failed, 2 wrong command line or configuration,
 3 cannot reach or try later, 4 refused, 5 not found, 6 in conflict with what is
-there, 130 stopped at once by a second signal.`
+there, 130 stopped by a signal before the work was done.`
 
 // exitCode gives the exit code for what a command returned.
 func exitCode(err error) int {
@@ -35,6 +35,7 @@ func exitCode(err error) int {
 		kind error
 		code int
 	}{
+		{context.Canceled, exitStopped}, // only a signal cancels a command
 		{cmg.ErrInvalid, exitUsage},
 		{cmg.ErrUnauthenticated, exitRefused},
 		{cmg.ErrForbidden, exitRefused},

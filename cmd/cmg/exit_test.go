@@ -36,6 +36,7 @@ func TestExitCode(t *testing.T) {
 		{&os.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, exitNotFound},
 		{fmt.Errorf("x: %w", cmg.ErrConflict), exitConflict},
 		{&saidError{usage("x")}, exitUsage},
+		{fmt.Errorf("stopped: %w", context.Canceled), exitStopped},
 	} {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("exitCode(%v) = %d, want %d", tt.err, got, tt.want)
@@ -63,6 +64,7 @@ func TestCommandLine(t *testing.T) {
 		want string // on stderr or stdout
 	}{
 		{"version", exitOK, "cmg " + cmg.Version},
+		{"--version", exitOK, "cmg " + cmg.Version},
 		{"version --json", exitOK, `"go": "go1.`},
 		{"versoin", exitUsage, `unknown command "versoin": did you mean "version"?`},
 		{"content ad x", exitUsage, `did you mean "add"?`},

@@ -40,7 +40,8 @@ func labCommand(a *app) *cobra.Command {
 		Long: `Makes a throw-away site in a folder, starts two gateway instances, two
 connection points, a management point, a content store and three agents as
 processes of their own, and walks through what they do. It stays up until
-Ctrl-C; with --once it makes one full pass and exits 0 or 1.
+Ctrl-C; with --once it makes one full pass and exits 0 or 1. Ctrl-C before the
+pass is done exits 130.
 
 In the folder: env.sh for trying things by hand, and for each process
 run/NAME.log, run/NAME.pid, and run/NAME.sh that starts it again after you
@@ -93,35 +94,51 @@ func runLab(ctx context.Context, a *app, o labOptions) (err error) {
 		return err
 	}
 	sum, err := l.pass(ctx)
-	if err != nil {
+	cut := err != nil && ctx.Err() != nil
+	switch {
+	case cut:
+		sum.OK, sum.Wrong = false, append(sum.Wrong, "stopped before the pass was done")
+	case err != nil:
 		sum.OK, sum.Wrong = false, append(sum.Wrong, err.Error())
 		err = fmt.Errorf("the pass broke off: %v", err) // exit code 1, whatever the kind
-	} else {
+	default:
 		sum.print(l)
 	}
 	if o.asJSON {
 		err = errors.Join(err, writeJSON(a.stdout, sum))
 	}
-	if err == nil && !o.once {
+	up := err == nil && !o.once
+	if up {
 		l.printHints()
 		l.crew.watch(ctx, l.out)
 	}
 	l.crew.stop(l.out)
-	if err == nil && o.once && !sum.OK {
+	switch {
+	case cut:
+		return errors.Join(&saidError{fmt.Errorf("stop the lab: %w", context.Canceled)}, l.leave("stopped before the pass was done; "))
+	case err == nil && o.once && !sum.OK:
 		err = &saidError{errors.New("the pass did not succeed")}
-	}
-	if ctx.Err() != nil && !o.once {
-		err = nil // Ctrl-C is how a lab ends
+	case up: // Ctrl-C is how a lab ends
+		return l.leave("stopped; ")
 	}
 	if err != nil {
 		fmt.Fprintf(l.out, "the logs are in %s\n", filepath.Join(l.dir, "run"))
 		return err
 	}
-	if l.temp {
+	return l.leave("")
+}
+
+// leave removes the folder that nobody asked for, and tells in one line, after
+// what happened, where the lab is or was.
+func (l *lab) leave(what string) error {
+	switch {
+	case l.temp:
 		if err := os.RemoveAll(l.dir); err != nil {
 			return err
 		}
-		fmt.Fprintf(l.out, "removed %s: --dir names a folder that stays\n", l.dir)
+		l.say("%sremoved %s: --dir names a folder that stays", what, l.dir)
+	case what != "":
+		l.say("%sthe lab's folder stays: %s", what, l.dir)
 	}
 	return nil
 }

@@ -90,6 +90,14 @@ func TestParseMaps(t *testing.T) {
 	if err == nil {
 		t.Errorf("got %v, want an error", rs)
 	}
+	for _, m := range [][]string{{"/CCM_Proxy_MutualAuth/72057594037927937/SMS_MP=http://x"}, {"/ccm_proxy_serverauth/72057594037927937/x=http://x"}, {"/a=http://x", "/A=http://y"}} {
+		if rs, err := parseMaps(m); exitCode(err) != exitUsage {
+			t.Errorf("%v: %v, %v", m, rs, err)
+		}
+	}
+	if _, err := parseMaps([]string{"/CCM_Proxy_MutualAuth/8/x=http://x"}); err != nil {
+		t.Error(err)
+	}
 	rs, err = parseMaps([]string{"/a/b=http://x:1/y=z"})
 	if err != nil || len(rs) != 1 || rs[0].Route.Prefix != "/a/b" || rs[0].Target != "http://x:1/y=z" || !slices.Contains(rs[0].Route.Methods, "BITS_POST") {
 		t.Errorf("got %+v, %v", rs, err)

@@ -20,7 +20,7 @@ func (l *lab) writeEnvironment(ctx context.Context, sum *labSummary) error {
 	if err = errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	text := "# For trying things by hand:  . " + l.file("env.sh") + "\n"
+	text := "# For trying things by hand:  . " + shellWord(l.file("env.sh")) + "\n"
 	for _, v := range [][2]string{
 		{"CMG_LAB", l.dir}, {"CMG_SITE", string(l.site)}, {"CMG_URL", l.url()},
 		{"CMG_RESOLVE", l.service() + ":127.0.0.1"}, {"CMG_CA", l.file("certs", "roots.crt")},
@@ -28,7 +28,20 @@ func (l *lab) writeEnvironment(ctx context.Context, sum *labSummary) error {
 		{"CMG_TOKEN", sum.token}, {"CMG_MP_MUTUAL", l.prefix(cmg.ProofCertificate)}, {"CMG_MP_SERVER", l.prefix(cmg.ProofToken)},
 		{"CMG_PACKAGE", string(l.pack.ID)},
 	} {
-		text += "export " + v[0] + "='" + strings.ReplaceAll(v[1], "'", `'\''`) + "'\n"
+		text += "export " + v[0] + "=" + inShellQuotes(v[1]) + "\n"
 	}
 	return os.WriteFile(l.file("env.sh"), []byte(text), 0o600)
+}
+
+func inShellQuotes(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// shellWord writes s as a shell reads one word, in quotes where it needs them.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return inShellQuotes(s)
 }

@@ -19,6 +19,7 @@ var (
 // A gatewayStatus is what the lab reads of a gateway's status.
 type gatewayStatus struct {
 	Requests    int64            `json:"requests"`
+	Repeated    int64            `json:"repeated"`
 	Manifests   int64            `json:"manifests"`
 	Refusals    map[string]int64 `json:"refusals"`
 	Publication *struct {
@@ -89,20 +90,23 @@ func (l *lab) showAgent(sum *labSummary, name string, a agentStatus) {
 
 // balance compares what came to the gateways with what became of it: a
 // request is forwarded by a connection point, answered with a manifest, or
-// refused. So what was refused did not reach the inside. Agents may be
-// asking meanwhile, so it is tried until the books balance.
+// refused. So what was refused did not reach the inside. A request that was
+// sent again counts at each connection point that took it, at most once more
+// for each time. Agents may be asking meanwhile, so it is tried until the
+// books balance.
 func (l *lab) balance(ctx context.Context, s *labSummary) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err := poll(ctx, func() error {
 		s.RequestsForwarded, s.RequestsRefused = map[string]int64{}, map[string]int64{}
-		var came, forwarded, refused, manifests int64
+		var came, again, forwarded, refused, manifests int64
 		for _, name := range labGateways {
 			var status gatewayStatus
 			if err := getStatus(ctx, l.status(name), &status); err != nil {
 				return err
 			}
 			came, manifests = came+status.Requests, manifests+status.Manifests
+			again += status.Repeated
 			for code, n := range status.Refusals {
 				s.RequestsRefused[code] += n
 				if strings.HasPrefix(code, "CMGService_") {
@@ -120,8 +124,8 @@ func (l *lab) balance(ctx context.Context, s *labSummary) error {
 			s.RequestsForwarded[name] = status.Requests
 			forwarded += status.Requests
 		}
-		if came != forwarded+manifests+refused {
-			return fmt.Errorf("%d requests came to the gateways, of which %d were forwarded, %d answered with a manifest and %d refused", came, forwarded, manifests, refused)
+		if became := forwarded + manifests + refused; became < came || became > came+again {
+			return fmt.Errorf("%d requests came to the gateways, which sent %d again; %d were forwarded, %d answered with a manifest and %d refused", came, again, forwarded, manifests, refused)
 		}
 		return nil
 	})

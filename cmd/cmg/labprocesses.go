@@ -86,15 +86,14 @@ func cleanEnvironment(env []string) []string {
 
 // script starts p by hand, after it was killed.
 func (p *labProcess) script(dir string) string {
-	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 	command := make([]string, len(p.args))
 	for i, a := range p.args {
-		command[i] = quote(a)
+		command[i] = inShellQuotes(a)
 	}
 	// A process is known by its command line where there is one to be read:
 	// a number may belong to another by now, or to one that is dead and not
 	// yet collected.
-	return strings.NewReplacer("NAME", p.name, "DIR", quote(dir), "COMMAND", strings.Join(command, " "), "CONFIG", command[len(command)-1]).Replace(`#!/bin/sh
+	return strings.NewReplacer("NAME", p.name, "DIR", inShellQuotes(dir), "COMMAND", strings.Join(command, " "), "CONFIG", command[len(command)-1]).Replace(`#!/bin/sh
 # Starts NAME of this lab again and notes its process id.
 cd DIR || exit 1
 lives() {
@@ -184,7 +183,7 @@ func (ps *labProcesses) watch(ctx context.Context, out io.Writer) {
 		case <-ctx.Done():
 			return
 		case p := <-ps.died:
-			fmt.Fprintf(out, "%s ended (%s). Start it again:  sh %s\n", p.name, endOf(p.how), ps.run(p.name, ".sh"))
+			fmt.Fprintf(out, "%s ended (%s). Start it again:  sh %s\n", p.name, endOf(p.how), shellWord(ps.run(p.name, ".sh")))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func (l *lab) fillSite(ctx context.Context, db *site.Site) (err error) {
 	if l.pack, err = addContent(ctx, db, l.site.contentDir(), dir, "", name, nil); err != nil {
 		return err
 	}
-	if _, err := deploy(ctx, db, l.pack.ID, l.pack.Version, labFolderOnDevice); err != nil {
+	if _, _, err := deploy(ctx, db, l.pack.ID, deployOptions{folder: labFolderOnDevice, version: l.pack.Version}); err != nil {
 		return err
 	}
 	for _, agent := range []string{"agent-2", "agent-3"} {
@@ -149,6 +150,12 @@ func parseMaps(maps []string) (rs []site.PublishedRoute, err error) {
 		}
 		if err := errors.Join(r.Route.Check(), cmg.Mapping{Prefix: prefix, Target: target}.Check()); err != nil {
 			return nil, usage("--map %s: %w", m, err)
+		}
+		if id, ok := site.ProxiedRole(prefix); ok && id == site.FirstRoleID {
+			return nil, usage("--map %s: the prefix is of the lab's management point", m)
+		}
+		if slices.ContainsFunc(rs, func(o site.PublishedRoute) bool { return strings.EqualFold(o.Route.Prefix, prefix) }) {
+			return nil, usage("--map %s: the prefix stands twice", m)
 		}
 		rs = append(rs, r)
 	}

@@ -112,16 +112,16 @@ up until Ctrl-C. In another terminal:
 
   . %s
   # the management point's list, proven by a certificate, then by a token
-  curl --resolve $CMG_RESOLVE --cacert $CMG_CA --cert $CMG_CLIENT_CERT --key $CMG_CLIENT_KEY "$CMG_URL$CMG_MP_MUTUAL/SMS_MP/.sms_aut?MPLIST"
-  curl --resolve $CMG_RESOLVE --cacert $CMG_CA -H "Authorization: Bearer $CMG_TOKEN" "$CMG_URL$CMG_MP_SERVER/SMS_MP/.sms_aut?MPLIST"
+  curl --resolve "$CMG_RESOLVE" --cacert "$CMG_CA" --cert "$CMG_CLIENT_CERT" --key "$CMG_CLIENT_KEY" "$CMG_URL$CMG_MP_MUTUAL/SMS_MP/.sms_aut?MPLIST"
+  curl --resolve "$CMG_RESOLVE" --cacert "$CMG_CA" -H "Authorization: Bearer $CMG_TOKEN" "$CMG_URL$CMG_MP_SERVER/SMS_MP/.sms_aut?MPLIST"
   # refused at the edge, with a reason
-  curl -i --http1.1 --resolve $CMG_RESOLVE --cacert $CMG_CA "$CMG_URL$CMG_MP_SERVER/SMS_MP/.sms_aut?MPLIST"
+  curl -i --http1.1 --resolve "$CMG_RESOLVE" --cacert "$CMG_CA" "$CMG_URL$CMG_MP_SERVER/SMS_MP/.sms_aut?MPLIST"
   # kill a role, then start it again
-  kill -9 $(cat $CMG_LAB/run/connection-point-1.pid); sh $CMG_LAB/run/connection-point-1.sh
+  kill -9 "$(cat "$CMG_LAB/run/connection-point-1.pid")"; sh "$CMG_LAB/run/connection-point-1.sh"
   # what a role says of itself
   %s status %s
 
 gateway  %s (at 127.0.0.1), certificates from %s
 logs     %s
-`, l.file("env.sh"), l.self, l.status("gateway-1"), l.url(), l.file("certs", "roots.crt"), l.file("run"))
+`, shellWord(l.file("env.sh")), shellWord(l.self), l.status("gateway-1"), l.url(), l.file("certs", "roots.crt"), l.file("run"))
 }

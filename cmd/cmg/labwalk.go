@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,7 @@ type errand struct {
 	proof       string
 	status      int    // that has to come
 	code        string // and the refusal's code, or how it begins
+	server      string // URL of a server of the user's, where the way leads to one
 	check       func(body []byte) (answer string, err error)
 }
 
@@ -78,7 +80,7 @@ func (l *lab) errands(ctx context.Context, sum *labSummary) ([]errand, error) {
 			check: func(body []byte) (string, error) { return l.fetchOne(ctx, body) }},
 	}
 	for _, m := range l.maps {
-		all = append(all, errand{title: "your server", path: m.Route.Prefix + "/", certificate: "curl", proof: "client certificate"})
+		all = append(all, errand{title: "your server", path: m.Route.Prefix + "/", certificate: "curl", proof: "client certificate", server: m.Target})
 	}
 	return append(all,
 		errand{title: "refused: somebody else's certificate", path: mplist(cmg.ProofCertificate), certificate: "stranger", proof: "foreign certificate", status: 403, code: "CMGService_Certificate_"},
@@ -138,6 +140,9 @@ func (l *lab) step(ctx context.Context, sum *labSummary, e errand) error {
 		s.Answer, s.Code, err = e.judge(resp)
 		resp.Body.Close()
 	}
+	if s.Code == codeUnreachable && e.server != "" {
+		err = unreachable(ctx, e.server)
+	}
 	s.Millis = float64(time.Since(began).Microseconds()) / 1000
 	s.OK = err == nil
 	if err != nil {
@@ -173,11 +178,11 @@ func (e errand) judge(resp *http.Response) (answer, code string, err error) {
 		answer, code = r.Error(), r.Code
 	}
 	switch {
-	case e.status == 0: // a server of the user's: only the way to it is ours
+	case e.server != "": // only the way to it is ours
 		if strings.HasPrefix(code, "CMGService_") {
 			return answer, code, errors.New(answer)
 		}
-		return resp.Status, code, nil
+		return strings.TrimSpace(strings.TrimPrefix(resp.Status, strconv.Itoa(resp.StatusCode))), code, nil
 	case resp.StatusCode != e.status:
 		return answer, code, fmt.Errorf("%s: status %d was expected", answer, e.status)
 	case !strings.HasPrefix(code, e.code) || (e.code == "") != (code == ""):

@@ -87,6 +87,8 @@ See it work on this machine:  cmg lab
 		gatewayCommand(a), connectionPointCommand(a), managementPointCommand(a), agentCommand(a),
 		contentCommand(a), siteCommand(a), tokenCommand(a), routeCommand(a), deviceCommand(a), deployCommand(a),
 		gatewaysCommand(a), statusCommand(a), labCommand(a), configCommand(a), versionCommand(a))
+	root.Version = cmg.BuildInfo().Version // makes the flag --version
+	root.SetVersionTemplate(versionText(cmg.BuildInfo()))
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentFlags().StringVar(&a.logFormat, "log-format", "auto", "auto (text on a terminal, else json), text or json")
 	root.PersistentFlags().StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")

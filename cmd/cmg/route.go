@@ -26,6 +26,7 @@ func routeCommand(a *app) *cobra.Command {
 func routeAddCommand(a *app) *cobra.Command {
 	r := cmg.Route{}
 	var proofs []string
+	var may site.Overwrite
 	c := &cobra.Command{Use: "add PREFIX URL", Short: "Publish an HTTP(S) server under a path prefix", Args: takes("PREFIX", "URL"),
 		Example: "  cmg route add /files https://files.inside.example"}
 	c.Flags().StringSliceVar(&r.Methods, "method", commonMethods, "methods that may pass")
@@ -35,6 +36,8 @@ func routeAddCommand(a *app) *cobra.Command {
 	c.Flags().StringVar((*string)(&r.Class), "class", "", "what matters more when there is not room for all: registration, policy, state or bulk (default: policy)")
 	c.Flags().Int64Var(&r.MaxConcurrent, "max-concurrent", 0, "requests inward at once, at each gateway instance; 0: no limit")
 	c.Flags().StringVar(&r.Name, "name", "", "name for logs (default: the prefix)")
+	c.Flags().BoolVar(&may.Replace, "replace", false, "take the place of the route with this prefix")
+	addForce(c, &may)
 	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
 		r.Prefix = args[0]
 		if r.Name == "" {
@@ -48,8 +51,12 @@ func routeAddCommand(a *app) *cobra.Command {
 				return usage("--proof %q is not certificate or token", p)
 			}
 		}
-		return db.AddRoute(ctx, r, args[1])
+		return db.PublishRoute(ctx, r, args[1], may)
 	})
+}
+
+func addForce(c *cobra.Command, may *site.Overwrite) {
+	c.Flags().BoolVar(&may.ManagementPoint, "force", false, "also under a management point's own prefix: devices may lose their way to it")
 }
 
 // openRoute is a route for whatever a server may be asked.
@@ -85,8 +92,10 @@ func routeListCommand(a *app) *cobra.Command {
 }
 
 func routeRemoveCommand(a *app) *cobra.Command {
+	var may site.Overwrite
 	c := &cobra.Command{Use: "remove PREFIX", Short: "Take a route back", Args: takes("PREFIX")}
+	addForce(c, &may)
 	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
-		return db.RemoveRoute(ctx, args[0])
+		return db.RemoveRoute(ctx, args[0], may)
 	})
 }

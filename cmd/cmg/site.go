@@ -89,8 +89,15 @@ empty is left as it is.`,
 	return c
 }
 
-// complete fills in where connection points reach the management point.
+// complete checks r's names and fills in where connection points reach the
+// management point.
 func (r *siteRequest) complete() error {
+	if err := checkHost("--management-point", r.name); err != nil {
+		return err
+	}
+	if strings.HasPrefix(r.name, "*") {
+		return usage("--management-point %q names more than one host", r.name)
+	}
 	if r.target != "" {
 		return nil
 	}
@@ -217,10 +224,8 @@ the latter may come from any authority that clients trust.`,
 	c.Flags().StringSliceVar(&hosts, "host", nil, "host names and addresses of a server")
 	c.Flags().StringVar(&device, "device", "", "device id, for client: the certificate is this device's")
 	c.Flags().StringVar(&out, "out", "", "folder for the files (default: issued in the site's folder)")
+	c.PreRunE = func(*cobra.Command, []string) error { return checkIssue(name, device, hosts) }
 	return onSite(a, c, func(ctx context.Context, s siteFolder, db *site.Site, args []string) error {
-		if name == "" {
-			return usage("--name is missing")
-		}
 		if out == "" {
 			out = s.issuedDir()
 		}
@@ -230,6 +235,27 @@ the latter may come from any authority that clients trust.`,
 		}
 		return err
 	})
+}
+
+// checkIssue says what is wrong with a request for a certificate.
+func checkIssue(name, device string, hosts []string) error {
+	if name == "" {
+		return usage("--name is missing")
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if device != "" {
+		if _, err := cmg.ParseDeviceID(device); err != nil {
+			return usage("--device: %w", err)
+		}
+	}
+	for _, h := range hosts {
+		if err := checkHost("--host", h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // issueRole issues all that a role needs into a folder and lists the files.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,11 @@ func TestSiteInit(t *testing.T) {
 	if code, _, _ := cmgRun(t, "site", "init", "--dir", filepath.Join(t.TempDir(), "x"), "--code", "lab"); code != exitUsage {
 		t.Errorf("site init with a bad code: exit code %d", code)
 	}
+	for _, name := range []string{"", "https://mp.test", "mp test", "mp.test:8443", "a/../b", "*.test"} {
+		if code, _, errs := cmgRun(t, "site", "init", "--dir", filepath.Join(t.TempDir(), "x"), "--code", "LAB", "--management-point", name); code != exitUsage || !strings.Contains(errs, "--management-point") {
+			t.Errorf("site init with the management point %q: exit code %d: %s", name, code, errs)
+		}
+	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".site-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
@@ -116,13 +122,36 @@ func TestAdministratorsVerbs(t *testing.T) {
 		{"deploy LAB00001", exitUsage, "--to is missing"},
 		{"deploy LAB00002 --to tools", exitNotFound, "LAB00002"},
 		{"deploy x --to tools", exitUsage, `package id "x"`},
+		{"deploy LAB00001 --to /etc", exitUsage, "--to: "},
+		{"deploy LAB00001 --to a/nul", exitUsage, "device's name on Windows"},
+		{"deploy LAB00001 --to .cmg-partial", exitUsage, "begin with .cmg"},
+		{"deploy list", exitOK, "LAB00001  2        tools"},
+		{"deploy LAB00001 --version 1 --to Tools", exitOK, "LAB00001 version 2 in tools"},
+		{"deploy list --json", exitOK, `"folder": "Tools"`},
+		{"content add " + input + " --name Other", exitOK, "LAB00003\n"},
+		{"deploy LAB00003 --to tools", exitConflict, "LAB00001 version 1 is deployed there"},
+		{"deploy LAB00003 --to tools --replace", exitOK, "LAB00001 version 1 in Tools"},
+		{"deploy LAB00003 --to other", exitOK, "{"},
+		{"deploy remove nonsense", exitUsage, "not a GUID"},
+		{"deploy remove {3D4D1F6C-7B7B-4B0E-8F0E-2B8C3F6B1A01}", exitNotFound, "3D4D1F6C"},
 		{"token new --note helpdesk --max-uses 2", exitOK, "ey"},
+		{"token new --max-uses 2", exitOK, "registers 2 devices, until "},
+		{"token new --max-uses 1", exitOK, "registers one device, until "},
+		{"token new", exitOK, "registers any number of devices"},
 		{"token new --lifetime 10081m", exitUsage, "10080m"},
 		{"token list", exitOK, "helpdesk"},
 		{"token list --kind nonsense", exitUsage, "nonsense"},
 		{"token block nonsense", exitNotFound, "nonsense"},
 		{"token session GUID:00000000-0000-0000-0000-000000000000", exitNotFound, "GUID:0000"},
 		{"route add /files http://files.inside", exitOK, ""},
+		{"route add /files http://other.inside", exitConflict, "leads to http://files.inside already"},
+		{"route add /files http://files.inside --replace", exitOK, ""},
+		{"route add /CCM_Proxy_MutualAuth/72057594037927937/SMS_MP http://x --replace", exitConflict, "--force"},
+		{"route remove /CCM_Proxy_ServerAuth/72057594037927937/CCM_STS", exitConflict, "--force"},
+		{"route remove /CCM_Proxy_ServerAuth/72057594037927937/CCM_STS --force", exitOK, ""},
+		{"route list --json", exitOK, `"target": "http://files.inside"`},
+		{"content list --json", exitOK, `"added": "`},
+		{"token list --json", exitOK, `"max_uses": 2`},
 		{"route add files http://files.inside", exitUsage, "the prefix has to begin with /"},
 		{"route add /files2 http://files.inside --proof nothing", exitUsage, `--proof "nothing"`},
 		{"route list", exitOK, "/files "},
@@ -136,6 +165,13 @@ func TestAdministratorsVerbs(t *testing.T) {
 		{"site issue gateway --name gateway-1 --host gw.test --out " + out, exitConflict, "nothing was overwritten"},
 		{"site issue gateway --name gateway-2", exitUsage, "--host is missing"},
 		{"site issue gatway --name gateway-2", exitUsage, `did you mean "gateway"?`},
+		{"site issue client --name ../../laptop", exitUsage, "--name"},
+		{"site issue client --name .hidden", exitUsage, "--name"},
+		{"site issue connection-point --name a/b", exitUsage, "--name"},
+		{"site issue client --name laptop --device x", exitUsage, "--device"},
+		{"site issue gateway --name gateway-3 --host https://gw.test", exitUsage, "--host"},
+		{"site issue gateway --name gateway-3 --host gw.test:443", exitUsage, "--host"},
+		{"site issue content-store --name store-1 --host *.store.test,192.0.2.1,::1", exitOK, "store-1.crt"},
 		{"site issue client --name laptop", exitOK, "laptop.crt"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -150,6 +186,44 @@ func TestAdministratorsVerbs(t *testing.T) {
 	}
 	if _, err := auth.GatewayFront(filepath.Join(out, "gateway-1-front.crt"), filepath.Join(out, "gateway-1-front.key")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestDeployListRemove(t *testing.T) {
+	dir := newSite(t)
+	run := func(args ...string) (stdout string) {
+		t.Helper()
+		code, stdout, stderr := cmgRun(t, append(args, "--site", dir)...)
+		if code != exitOK {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr)
+		}
+		return stdout
+	}
+	input := t.TempDir()
+	if err := os.WriteFile(filepath.Join(input, "a.txt"), []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("content", "add", input)
+	run("deploy", "LAB00001", "--to", "one")
+	two := strings.TrimSpace(run("deploy", "LAB00001", "--to", "two"))
+	again := strings.TrimSpace(run("deploy", "LAB00001", "--to", "one"))
+	listed := func() (ids []string) {
+		t.Helper()
+		var all []deployment
+		if err := json.Unmarshal([]byte(run("deploy", "list", "--json")), &all); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range all {
+			ids = append(ids, d.Policy)
+		}
+		return ids
+	}
+	if got := listed(); !slices.Equal(got, []string{two, again}) {
+		t.Errorf("in force are %v, want %v", got, []string{two, again})
+	}
+	run("deploy", "remove", strings.ToLower(strings.Trim(two, "{}")))
+	if got := listed(); !slices.Equal(got, []string{again}) {
+		t.Errorf("in force are %v, want %s", got, again)
 	}
 }
 

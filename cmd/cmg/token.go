@@ -41,10 +41,22 @@ func tokenNewCommand(a *app) *cobra.Command {
 		}
 		token, err := s.newToken(ctx, db, auth.Claims{Kind: auth.TokenRegistration, Note: note}, life, uses)
 		if err == nil {
+			fmt.Fprintf(a.stderr, "registers %s, until %s\n", devicesOf(uses), stamp(time.Now().Add(life)))
 			fmt.Fprintln(a.stdout, token)
 		}
 		return err
 	})
+}
+
+// devicesOf says how many devices a token registers.
+func devicesOf(uses int) string {
+	switch uses {
+	case 0:
+		return "any number of devices (--max-uses sets a limit)"
+	case 1:
+		return "one device"
+	}
+	return fmt.Sprintf("%d devices", uses)
 }
 
 func tokenSessionCommand(a *app) *cobra.Command {

@@ -19,15 +19,20 @@ func versionCommand(a *app) *cobra.Command {
 			if asJSON {
 				return writeJSON(a.stdout, b)
 			}
-			fmt.Fprintf(a.stdout, "cmg %s (%s, %s)\n", b.Version, b.Go, b.Platform)
-			if b.Revision != "" {
-				fmt.Fprintf(a.stdout, "revision %s of %s\n", b.Revision, b.Time)
-			}
-			return nil
+			_, err := io.WriteString(a.stdout, versionText(b))
+			return err
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
+}
+
+func versionText(b cmg.Build) string {
+	text := fmt.Sprintf("cmg %s (%s, %s)\n", b.Version, b.Go, b.Platform)
+	if b.Revision != "" {
+		text += fmt.Sprintf("revision %s of %s\n", b.Revision, b.Time)
+	}
+	return text
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -75,7 +75,8 @@ func New(c Config) (*Agent, error) {
 }
 
 // Run makes one pass after the other until ctx ends, and then returns nil; of
-// Config.Once, it returns after the first pass what went wrong in it.
+// Config.Once, it returns after the first pass what went wrong in it, which
+// is ctx's error where ctx ended in the middle.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var status sync.WaitGroup
@@ -96,7 +97,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	for failed := 0; ; {
 		err := a.pass(ctx)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil && a.cfg.Once && err != nil:
+			return fmt.Errorf("agent: stopped before the pass was done: %w", ctx.Err())
+		case ctx.Err() != nil:
 			return nil
 		}
 		a.report.passed(a.cfg.Now(), err)

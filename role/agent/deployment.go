@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -14,11 +16,11 @@ import (
 	"github.com/opencmg/cmg/content"
 )
 
-// deploy brings packages into their folders.
-func (a *Agent) deploy(ctx context.Context, all []ccm.ContentDeployment) ([]installed, error) {
+// deploy brings the packages that a policy names into their folders.
+func (a *Agent) deploy(ctx context.Context, policy string, all []ccm.ContentDeployment) ([]installed, error) {
 	var there []installed
 	for _, d := range all {
-		i, err := a.install(ctx, d)
+		i, err := a.install(ctx, policy, d)
 		if err != nil {
 			return there, fmt.Errorf("deploy %s version %d: %w", d.PackageID, d.PackageVersion, err)
 		}
@@ -27,9 +29,12 @@ func (a *Agent) deploy(ctx context.Context, all []ccm.ContentDeployment) ([]inst
 	return there, nil
 }
 
-func (a *Agent) install(ctx context.Context, d ccm.ContentDeployment) (installed, error) {
+func (a *Agent) install(ctx context.Context, policy string, d ccm.ContentDeployment) (installed, error) {
 	dir, err := a.folder(d.Folder)
 	if err != nil {
+		return installed{}, err
+	}
+	if err := a.mayInstall(policy, d, dir); err != nil {
 		return installed{}, err
 	}
 	locate := func(ctx context.Context) (content.Located, error) { return a.locate(ctx, d) }
@@ -41,9 +46,47 @@ func (a *Agent) install(ctx context.Context, d ccm.ContentDeployment) (installed
 	if err != nil {
 		return installed{}, err
 	}
+	a.nowIn(policy, dir)
 	a.cfg.Log.Info("package installed", "package", d.PackageID, "version", d.PackageVersion, "folder", dir,
 		"files", r.Files, "bytes", r.Bytes, "fetched", r.Fetched, "resumed", r.Resumed)
 	return installed{ID: d.PackageID, Version: d.PackageVersion, Folder: dir, Files: r.Files, Bytes: r.Bytes, Verified: true}, nil
+}
+
+// mayInstall refuses to put an older version of a package over a newer one
+// that another policy in force has put into the folder. Policies that were
+// taken back do not count, so that a site can go back to an older version.
+func (a *Agent) mayInstall(policy string, d ccm.ContentDeployment, dir string) error {
+	for id, other := range a.state.Policies {
+		for _, i := range other.Content {
+			if id != policy && i.ID == d.PackageID && i.Version > d.PackageVersion && sameFolder(i.Folder, dir) {
+				return fmt.Errorf("version %d is in %s by policy %s: %w", i.Version, dir, id, cmg.ErrConflict)
+			}
+		}
+	}
+	return nil
+}
+
+// nowIn notes that the folder holds what policy put there, and nothing of
+// any other policy.
+func (a *Agent) nowIn(policy, dir string) {
+	for id, other := range a.state.Policies {
+		if id != policy {
+			other.Content = slices.DeleteFunc(slices.Clone(other.Content), func(i installed) bool { return sameFolder(i.Folder, dir) })
+		}
+	}
+}
+
+// sameFolder knows that many systems do not tell upper from lower case.
+func sameFolder(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // folder gives the folder that a policy means, within the content folder
@@ -55,8 +98,8 @@ func (a *Agent) folder(named string) (string, error) {
 		}
 		return filepath.Clean(named), nil
 	}
-	if err := cmg.CheckFilePath(named); err != nil {
-		return "", fmt.Errorf("folder: %w", err)
+	if err := cmg.CheckFolder(named); err != nil {
+		return "", err
 	}
 	local := filepath.FromSlash(named)
 	if !filepath.IsLocal(local) {

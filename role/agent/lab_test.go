@@ -59,17 +59,23 @@ type lab struct {
 	blocked  map[string]bool // ids of tokens that are refused
 	policies []cmg.Policy
 	digests  map[string]cmg.Digest // of policies whose assignment lies
-	grants   map[cmg.PackageID]cmg.PackageGrant
+	grants   map[grantKey]cmg.PackageGrant
 	reports  map[string]ccm.Report // by message id
 	seen     []string              // what was asked for, in order
 	bearers  []string              // kinds of tokens shown, in order
 	refuse   func(what string) error
 }
 
+// A grantKey is one version of a package.
+type grantKey struct {
+	id      cmg.PackageID
+	version int
+}
+
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir(), devices: map[cmg.DeviceID]ccm.Registration{}, proofs: map[string]bool{}, blocked: map[string]bool{},
-		digests: map[string]cmg.Digest{}, grants: map[cmg.PackageID]cmg.PackageGrant{}, reports: map[string]ccm.Report{},
+		digests: map[string]cmg.Digest{}, grants: map[grantKey]cmg.PackageGrant{}, reports: map[string]ccm.Report{},
 		refuse: func(string) error { return nil }}
 	var err error
 	if l.authority, err = auth.NewAuthority("lab", time.Hour); err != nil {
@@ -180,6 +186,11 @@ func (w testWriter) Write(b []byte) (int, error) {
 // addPackage puts files into the store and a policy that deploys them.
 func (l *lab) addPackage(id cmg.PackageID, folder string, files map[string]string) cmg.Policy {
 	l.t.Helper()
+	return l.addVersion(id, 1, folder, files)
+}
+
+func (l *lab) addVersion(id cmg.PackageID, version int, folder string, files map[string]string) cmg.Policy {
+	l.t.Helper()
 	dir := l.t.TempDir()
 	for name, text := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
@@ -189,16 +200,16 @@ func (l *lab) addPackage(id cmg.PackageID, folder string, files map[string]strin
 			l.t.Fatal(err)
 		}
 	}
-	_, digest, err := content.Add(l.t.Context(), l.disk, dir, content.AddOptions{Package: id, Version: 1, Name: string(id)})
+	_, digest, err := content.Add(l.t.Context(), l.disk, dir, content.AddOptions{Package: id, Version: version, Name: string(id)})
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	policyID := "{" + strings.ToUpper(cmg.NewGUID()) + "}"
 	p := cmg.Policy{ID: policyID, Version: "1.00", Category: "ContentDeployment", Body: ccm.PolicyBody{ID: policyID, Version: "1.00", Source: "SMS:" + siteCode,
-		Instances: []ccm.Instance{ccm.ContentDeployment{PackageID: id, PackageVersion: 1, Folder: folder}.Instance()}}.Encode()}
+		Instances: []ccm.Instance{ccm.ContentDeployment{PackageID: id, PackageVersion: version, Folder: folder}.Instance()}}.Encode()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.grants[id] = cmg.PackageGrant{Package: id, Version: 1, Manifest: digest}
+	l.grants[grantKey{id, version}] = cmg.PackageGrant{Package: id, Version: version, Manifest: digest}
 	l.policies = append(l.policies, p)
 	return p
 }

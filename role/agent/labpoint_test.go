@@ -208,7 +208,7 @@ func (l *lab) location(m *ccm.Message, text string) (string, error) {
 		return "", err
 	}
 	l.mu.Lock()
-	grant, ok := l.grants[r.Package]
+	grant, ok := l.grants[grantKey{r.Package, r.Version}]
 	l.mu.Unlock()
 	if !ok {
 		return "", cmg.Refuse(http.StatusNotFound, "CMGMP_Content_Unknown", "no such version", nil)

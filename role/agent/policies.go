@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/opencmg/cmg"
@@ -22,10 +23,9 @@ func (a *Agent) applyPolicies(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("get policy assignments: %w", err)
 	}
-	current := map[string]bool{}
+	a.forgetOthers(assigned)
 	var errs []error
-	for _, p := range assigned {
-		current[p.PolicyID] = true
+	for _, p := range assigned { // in the order they were made: what is younger wins
 		done := a.state.Policies[p.PolicyID]
 		if done != nil && done.Digest == p.Digest && done.State == succeeded {
 			continue
@@ -37,13 +37,19 @@ func (a *Agent) applyPolicies(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return errors.Join(append(errs, a.save())...)
+}
+
+// forgetOthers drops what is known of policies that are not assigned any
+// more. It comes before the others are obeyed: what was taken back has no say
+// in what may be installed.
+func (a *Agent) forgetOthers(assigned []ccm.Assignment) {
 	for id := range a.state.Policies {
-		if !current[id] {
+		if !slices.ContainsFunc(assigned, func(p ccm.Assignment) bool { return p.PolicyID == id }) {
 			a.cfg.Log.Info("policy does not apply any more", "policy", id)
 			delete(a.state.Policies, id)
 		}
 	}
-	return errors.Join(append(errs, a.save())...)
 }
 
 func (a *Agent) assignments(ctx context.Context) ([]ccm.Assignment, error) {
@@ -67,7 +73,7 @@ func (a *Agent) applyPolicy(ctx context.Context, p ccm.Assignment) error {
 	outcome := &obedience{Digest: p.Digest, State: succeeded}
 	deployments, err := a.fetchPolicy(ctx, p)
 	if err == nil {
-		outcome.Content, err = a.deploy(ctx, deployments)
+		outcome.Content, err = a.deploy(ctx, p.PolicyID, deployments)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // cut short, not failed

@@ -45,7 +45,7 @@ func TestPolicyWithWrongHashIsRefused(t *testing.T) {
 
 func TestFoldersThatAreRefused(t *testing.T) {
 	outside := t.TempDir()
-	for _, folder := range []string{"../x", "..", "", ".", "a/../../x", "a\\b", "C:/x", filepath.Join(outside, "x")} {
+	for _, folder := range []string{"../x", "..", "", ".", "a/../../x", "a\\b", "C:/x", "nul", "a/.cmg-partial", filepath.Join(outside, "x")} {
 		t.Run(folder, func(t *testing.T) {
 			l := newLab(t)
 			l.addPackage("LAB00001", folder, tools)
@@ -66,4 +66,65 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkFiles(t, filepath.Join(outside, "x"), tools)
+}
+
+// What is assigned later wins; a policy that was taken back is forgotten, so
+// that the site can go back to an older version.
+func TestVersionsInOneFolder(t *testing.T) {
+	l := newLab(t)
+	version := func(n int) (cmg.Policy, map[string]string) {
+		files := map[string]string{"version.txt": strings.Repeat("v", n)}
+		return l.addVersion("LAB00001", n, "tools", files), files
+	}
+	c := l.config(l.file("state"))
+	there := filepath.Join(c.StateDir, "content", "tools")
+	pass := func() *Agent {
+		t.Helper()
+		a, err := l.pass(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	wantStatus := func(a *Agent, version, policies int) {
+		t.Helper()
+		s := a.report.now
+		if len(s.Packages) != 1 || s.Packages[0].Version != version || s.PoliciesApplied != policies || s.PoliciesFailed != 0 {
+			t.Errorf("status %+v, want version %d and %d policies", s, version, policies)
+		}
+	}
+	one, first := version(1)
+	_, second := version(2)
+	wantStatus(pass(), 2, 2)
+	checkFiles(t, there, second)
+
+	// An older version beside it, assigned later, is refused.
+	older := l.addVersion("LAB00001", 1, "tools", first)
+	a, err := l.pass(c)
+	if !errors.Is(err, cmg.ErrConflict) || !strings.Contains(err.Error(), older.ID) {
+		t.Fatalf("an older version over a newer one: %v", err)
+	}
+	checkFiles(t, there, second)
+	checkReports(t, l, older.ID, ccm.StateFailed)
+	if s := a.report.now; s.PoliciesFailed != 1 || len(s.Packages) != 1 || s.Packages[0].Version != 2 {
+		t.Errorf("status %+v", s)
+	}
+
+	// The same in place of all others is obeyed.
+	l.mu.Lock()
+	l.policies = []cmg.Policy{older}
+	l.mu.Unlock()
+	a = pass()
+	wantStatus(a, 1, 1)
+	checkFiles(t, there, first)
+	if a.state.Policies[one.ID] != nil {
+		t.Error("a policy that was taken back is still known")
+	}
+
+	l.mu.Lock()
+	l.policies = nil
+	l.mu.Unlock()
+	if a := pass(); a.report.now.PoliciesApplied != 0 || len(a.report.now.Packages) != 0 {
+		t.Errorf("status %+v", a.report.now)
+	}
 }

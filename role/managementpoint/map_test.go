@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/site"
 )
 
 func (l *lab) getMap(etag string, c *http.Client) (m cmg.Map, got string, status int, err error) {
@@ -54,7 +55,7 @@ func TestMap(t *testing.T) {
 			t.Fatalf("If-None-Match %s: %d, %s, %v", have, status, again, err)
 		}
 	}
-	if err := l.site.RemoveRoute(ctx, p.Routes[0].Prefix); err != nil {
+	if err := l.site.RemoveRoute(ctx, p.Routes[0].Prefix, site.Overwrite{ManagementPoint: true}); err != nil {
 		t.Fatal(err)
 	}
 	m, newer, status, err := l.getMap(etag, l.cp)
