@@ -156,7 +156,7 @@ func (st *Stream) takeReset(p []byte) {
 	}
 	e.Untouched = e.Code == CodeRefused || e.Code == CodeUnreachable
 	if e.Code == CodeStopped {
-		st.stopSending(e)
+		st.stopSending()
 		return
 	}
 	st.s.drop(st.id)
@@ -168,7 +168,7 @@ func (st *Stream) takeReset(p []byte) {
 var errStopped = errors.New("stream: the other end wants no more of the body")
 
 // stopSending ends this end's writes and leaves its reads.
-func (st *Stream) stopSending(*StreamError) {
+func (st *Stream) stopSending() {
 	st.mu.Lock()
 	st.sentEnd, st.stopped = true, true
 	ended, notify := st.recvEnd, st.notify
