@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 )
 
 // body reads a whole message behind its head.
@@ -239,7 +240,7 @@ func TestReset(t *testing.T) {
 		case "refuse":
 			st.Reset(CodeUnreachable, "no such host")
 		case "fail":
-			st.Started()
+			st.Started(true)
 			st.Respond([]byte("h"), []byte("part"), false)
 			st.Reset(CodeFailed, "origin went away")
 		case "early":
@@ -294,7 +295,7 @@ func TestLost(t *testing.T) {
 	var notified sync.WaitGroup
 	notified.Add(1)
 	out, _ := run(t, a, b, Config{}, Config{Handler: serve(t, func(st *Stream) {
-		st.Started()
+		st.Started(true)
 		st.Respond([]byte("h"), nil, false)
 	})})
 	st, err := out.Open([]byte("x"), nil, true)
@@ -342,6 +343,9 @@ func TestDrain(t *testing.T) {
 		in.Drain(context.Background(), "test")
 		close(done)
 	}()
+	for in.Usable() {
+		time.Sleep(time.Millisecond)
+	}
 	for out.Usable() {
 		late, err := out.Open([]byte("late"), nil, true)
 		if err != nil {

@@ -9,7 +9,7 @@ type chunk struct {
 }
 
 // classes are the sizes of pooled buffers.
-var classes = [...]int{1 << 10, 4 << 10, maxPiece, maxPayload}
+var classes = [...]int{1 << 10, 4 << 10, 20 << 10, maxPiece, maxPayload}
 
 var pools [len(classes)]sync.Pool
 

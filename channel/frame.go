@@ -28,6 +28,7 @@ const (
 	frameGoAway    frameType = 9
 	framePublish   frameType = 10
 	framePublished frameType = 11
+	frameBlocked   frameType = 12
 )
 
 // flagEnd marks the last frame of a message or of a publication.
@@ -36,7 +37,7 @@ const flagEnd = 1
 // Sizes.
 const (
 	maxPayload     = 160 << 10 // of any frame: a head of 64 KiB, what a gateway adds to it, and a first piece of body
-	maxPiece       = 32 << 10  // of body in one frame, so that one frame holds up others only for so long
+	maxPiece       = 64 << 10  // of body in one frame, so that one frame holds up others only for so long
 	maxInline      = 16 << 10  // of body beside a head
 	maxPublication = 4 << 20
 	maxText        = 512 // of a reason in RESET, GOAWAY and PUBLISHED

@@ -26,6 +26,10 @@ const (
 
 var gatherBufs = sync.Pool{New: func() any { b := make([]byte, 0, gatherSize+oneRecord+1024); return &b }}
 
+// NewWire wraps a TCP connection that is to carry a channel. Reads go through
+// a buffer of readSize bytes.
+func NewWire(c net.Conn, readSize int) *Gather { return NewGather(wire(c), readSize) }
+
 // NewGather wraps c. Reads go through a buffer of readSize bytes; 0 is none.
 func NewGather(c net.Conn, readSize int) *Gather {
 	g := &Gather{Conn: c}
@@ -57,17 +61,28 @@ func (g *Gather) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes b through t, which lies on top of g. Calls must not overlap.
-func (g *Gather) Flush(t *tls.Conn, b []byte) error {
-	if len(b) <= oneRecord {
-		_, err := t.Write(b)
+// Flush writes the parts through t, which lies on top of g. Calls must not
+// overlap.
+func (g *Gather) Flush(t *tls.Conn, parts ...[]byte) (err error) {
+	n, last := 0, 0
+	for i, p := range parts {
+		if n += len(p); len(p) > 0 {
+			last = i
+		}
+	}
+	if n <= oneRecord && n == len(parts[last]) {
+		_, err := t.Write(parts[last])
 		return err
 	}
 	out := gatherBufs.Get().(*[]byte)
 	g.mu.Lock()
 	g.hold, g.out = true, out
 	g.mu.Unlock()
-	_, err := t.Write(b)
+	for _, p := range parts {
+		if len(p) > 0 && err == nil {
+			_, err = t.Write(p)
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(*out) > 0 {
@@ -88,6 +103,43 @@ func (g *Gather) Buffer(readSize int) {
 		g.in = bufio.NewReaderSize(g.Conn, readSize)
 	}
 }
+
+var wideBufs = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, wideSize) }}
+
+// wideSize holds four TLS records.
+const wideSize = 64 << 10
+
+// Widen has reads go through a large borrowed buffer, for as long as much is
+// read; narrow gives it back. Neither must be called while somebody reads.
+func (g *Gather) Widen() (narrow func()) {
+	if g.in != nil {
+		return func() {}
+	}
+	g.in = wideBufs.Get().(*bufio.Reader)
+	g.in.Reset(g.Conn)
+	return func() {
+		if g.in.Buffered() > 0 {
+			return // the next request: the buffer stays with the connection
+		}
+		g.in.Reset(nil)
+		wideBufs.Put(g.in)
+		g.in = nil
+	}
+}
+
+// HasRecord says that a whole TLS record has been read from the connection
+// which TLS has not asked for yet.
+func (g *Gather) HasRecord() bool {
+	if g.in == nil || g.in.Buffered() < recordHeader {
+		return false
+	}
+	h, _ := g.in.Peek(recordHeader)
+	return g.in.Buffered() >= recordHeader+int(h[3])<<8+int(h[4])
+}
+
+// recordHeader is the length of a TLS record's header, whose last two bytes
+// are the length of what follows (RFC 8446, section 5.1).
+const recordHeader = 5
 
 // CloseNow closes the TCP connection under it without a TLS alert.
 func (g *Gather) CloseNow() error { return g.Conn.Close() }

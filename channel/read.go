@@ -10,6 +10,10 @@ import (
 // readSize is what the reader takes from TLS at once: four records.
 const readSize = 64 << 10
 
+// pastBuffer is how much of a payload has to be missing for it to be read
+// past the buffer: what follows it then costs a read of its own.
+const pastBuffer = 8 << 10
+
 // read takes frames until the connection ends. It never waits for anything
 // but the connection.
 func (s *Session) read() error {
@@ -32,7 +36,7 @@ func (s *Session) read() error {
 			continue
 		}
 		c := getChunk(h.length)
-		if _, err := io.ReadFull(br, c.b); err != nil {
+		if err := s.fill(br, c.b); err != nil {
 			c.free()
 			return fmt.Errorf("channel: read: %w", err)
 		}
@@ -42,11 +46,25 @@ func (s *Session) read() error {
 	}
 }
 
+// fill reads a payload. What br does not hold yet of a large one is read past
+// it, straight to its place.
+func (s *Session) fill(br *bufio.Reader, p []byte) error {
+	if n := br.Buffered(); len(p) >= n+pastBuffer {
+		if _, err := io.ReadFull(br, p[:n]); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(s.conn, p[n:])
+		return err
+	}
+	_, err := io.ReadFull(br, p)
+	return err
+}
+
 // wants says whether a frame's payload has to be read: frames of unknown
 // type, and of streams that ended, are skipped by their length.
 func (s *Session) wants(h header) bool {
 	switch h.kind {
-	case frameData, frameResponse, frameCredit, frameStarted, frameReset:
+	case frameData, frameResponse, frameCredit, frameStarted, frameReset, frameBlocked:
 		return s.lookup(h.stream) != nil
 	case frameRequest, framePing, framePong, frameGoAway, framePublish, framePublished:
 		return true
@@ -66,6 +84,10 @@ func (s *Session) take(h header, c chunk) error {
 	case frameCredit:
 		if st := s.lookup(h.stream); st != nil && len(c.b) == 4 {
 			st.addCredit(binary.BigEndian.Uint32(c.b))
+		}
+	case frameBlocked:
+		if st := s.lookup(h.stream); st != nil {
+			st.markBlocked()
 		}
 	case frameStarted:
 		if st := s.lookup(h.stream); st != nil {
@@ -112,6 +134,7 @@ func (s *Session) takeRequest(h header, c chunk) error {
 		s.lastSeen = h.stream
 		st = newStream(s, h.stream)
 		s.streams[h.stream] = st
+		s.open.Store(int32(len(s.streams)))
 	} else if !s.draining {
 		s.lastSeen = h.stream
 	}

@@ -29,6 +29,7 @@ func (s *Session) Open(head, body []byte, end bool) (*Stream, error) {
 		return nil, lost("no more streams on this connection")
 	}
 	s.streams[st.id] = st
+	s.open.Store(int32(len(s.streams)))
 	s.mu.Unlock()
 	s.w.lastID++
 	s.w.frame(frameRequest, flags, st.id, length[:n], head, body)
@@ -114,7 +115,7 @@ func (st *Stream) write(p []byte, end bool) (sent int, err error) {
 		if err != nil {
 			return sent, err
 		}
-		if err := st.s.w.send(frameData, flags, st.id, piece); err != nil {
+		if err := st.s.w.sendBody(&st.turn, frameData, flags, st.id, piece); err != nil {
 			return sent, &StreamError{Code: CodeLost, Text: cut(err.Error())}
 		}
 		st.sent(stop, ended)
@@ -125,33 +126,21 @@ func (st *Stream) write(p []byte, end bool) (sent int, err error) {
 	}
 }
 
-// waitCredit blocks until some of n bytes may be sent, and says how many.
-func (st *Stream) waitCredit(n int) (int, error) {
-	for {
-		st.mu.Lock()
-		c, err, over := st.credit, st.err, st.sentEnd
-		st.mu.Unlock()
-		switch {
-		case err != nil:
-			return 0, err
-		case over:
-			return 0, errStopped
-		case n == 0 || c >= int64(n):
-			return n, nil
-		case c >= 1<<10: // not in crumbs
-			return int(c), nil
-		}
-		<-st.room
-	}
-}
-
 // Stopped says that err is what Write gives when the other end has answered
 // and wants no more of the body: its answer can be read.
 func Stopped(err error) bool { return err == errStopped }
 
 // Started tells the outside that the request is being handed on: from now on
-// it may have had an effect. Inside only.
-func (st *Stream) Started() { st.s.w.control(frameStarted, 0, st.id) }
+// it may have had an effect. urgent is for requests of which the outside
+// would do something else if it did not know: the others' word may go with
+// whatever is sent next. Inside only.
+func (st *Stream) Started(urgent bool) {
+	if urgent {
+		st.s.w.control(frameStarted, 0, st.id)
+		return
+	}
+	st.s.w.later(frameStarted, st.id)
+}
 
 // Err is why the stream ended early, or nil.
 func (st *Stream) Err() error {

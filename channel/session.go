@@ -69,7 +69,8 @@ type Session struct {
 
 	mu      sync.RWMutex
 	streams map[uint32]*Stream
-	err     error // why the session ended
+	open    atomic.Int32 // how many streams there are, for those who need not know exactly
+	err     error        // why the session ended
 	// lastSeen is the highest stream id the outside opened, as the inside saw it.
 	lastSeen uint32
 	draining bool // we sent GOAWAY
@@ -85,6 +86,7 @@ type Session struct {
 	pool      atomic.Int64 // bytes of window that may still be lent to streams
 	mail      chan publication
 	publishes sync.Mutex // one publication at a time on the wire
+	turn      share      // of publications
 	incoming  []byte     // a publication that is arriving; reader only
 }
 
@@ -110,8 +112,10 @@ func begin(c net.Conn, cfg Config, outside bool) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{cfg: cfg, conn: c, outside: outside, peer: theirs, w: newWriter(c),
-		streams: map[uint32]*Stream{}, drained: make(chan struct{}), ended: make(chan struct{}), marked: make(chan struct{}, 1), mail: make(chan publication, 1)}
+	s := &Session{cfg: cfg, conn: c, outside: outside, peer: theirs,
+		streams: map[uint32]*Stream{}, drained: make(chan struct{}), ended: make(chan struct{}), marked: make(chan struct{}, 1), mail: make(chan publication, 1),
+		turn: share{bell: make(chan struct{}, 1)}}
+	s.w = newWriter(c, &s.open)
 	s.pool.Store(poolSize)
 	return s, nil
 }
@@ -211,7 +215,7 @@ func (s *Session) close(err error) {
 // that a peer that neither reads nor writes is noticed too.
 func (s *Session) keepAlive(ctx context.Context) {
 	seen, since := s.frames.Load(), time.Now()
-	for {
+	for s.ping(); ; s.ping() { // the first at once: it tells how far away the peer is
 		wait := time.Duration(float64(s.cfg.PingEvery) * (0.8 + 0.4*rand.Float64()))
 		if left := s.cfg.DeadAfter - time.Since(since); left < wait {
 			wait = max(left, 0) // look when it is due, not at the next ping
@@ -228,8 +232,11 @@ func (s *Session) keepAlive(ctx context.Context) {
 			s.close(errDead)
 			return
 		}
-		s.w.control(framePing, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
 	}
+}
+
+func (s *Session) ping() {
+	s.w.control(framePing, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano())))
 }
 
 func (s *Session) pong(p []byte) {
@@ -287,7 +294,9 @@ func (s *Session) settle(ctx context.Context) {
 func (s *Session) await(ctx context.Context) {
 	now := time.Now().UnixNano()
 	s.mark.Store(now)
-	s.w.control(framePing, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(now)))
+	if s.w.behind(framePing, binary.BigEndian.AppendUint64(nil, uint64(now))) != nil {
+		return
+	}
 	select {
 	case <-s.marked:
 	case <-s.ended:
@@ -299,6 +308,7 @@ func (s *Session) await(ctx context.Context) {
 func (s *Session) drop(id uint32) {
 	s.mu.Lock()
 	delete(s.streams, id)
+	s.open.Store(int32(len(s.streams)))
 	last := s.draining && len(s.streams) == 0
 	s.mu.Unlock()
 	if last {
@@ -326,7 +336,7 @@ func (s *Session) Publish(version uint64, doc []byte) error {
 		if n > maxPiece {
 			n, flags = maxPiece, 0
 		}
-		if err := s.w.send(framePublish, flags, 0, head, doc[:n]); err != nil {
+		if err := s.w.sendBody(&s.turn, framePublish, flags, 0, head, doc[:n]); err != nil {
 			return err
 		}
 		if doc = doc[n:]; flags == flagEnd {

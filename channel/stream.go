@@ -6,18 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
-)
-
-// How much body a peer may send ahead of its reader, in bytes. Every stream
-// begins with baseWindow; one that uses its window up within about a round
-// trip is lent more, doubling up to maxWindow, as long as the session's pool
-// lasts. So a long link is filled, and many slow readers cannot hold more
-// than poolSize beyond their base.
-const (
-	baseWindow = 64 << 10
-	maxWindow  = 16 << 20
-	poolSize   = 64 << 20
 )
 
 // A Stream is one request and its response. One goroutine may read from it
@@ -36,26 +24,29 @@ type Stream struct {
 	sentEnd bool
 	stopped bool // sentEnd, because the other end wants no more
 	started bool
+	blocked bool // the sender waits for credit
+	waits   bool // the reader waits for a piece of body
+	told    bool // that this end waits for credit
 	err     error
 	credit  int64  // bytes of body that may be sent
 	granted int64  // bytes of body that may still arrive
+	window  int64  // of which granted is what is left
 	notify  func() // called when something arrives or the stream ends
 
 	wake  chan struct{} // something arrived for the reader
 	room  chan struct{} // credit arrived for the writer
-	bells *bells        // the two, to be given back
+	turn  share         // of what is sent
+	bells *bells        // wake, room and the turn's, to be given back
 
 	// Reader only.
 	current chunk
-	window  int64
 	owed    int64 // taken since credit was last given
-	last    time.Time
 }
 
 func newStream(s *Session, id uint32) *Stream {
 	b := bellPool.Get().(*bells)
 	return &Stream{s: s, id: id, credit: int64(s.peer.credit), granted: baseWindow, window: baseWindow,
-		wake: b.wake, room: b.room, bells: b}
+		wake: b.wake, room: b.room, turn: share{bell: b.turn}, bells: b}
 }
 
 // Session is the session the stream belongs to.
@@ -211,15 +202,6 @@ func (st *Stream) markStarted() {
 	st.mu.Unlock()
 }
 
-func (st *Stream) addCredit(n uint32) {
-	st.mu.Lock()
-	if st.credit += int64(n); st.credit > 2*maxWindow {
-		st.credit = 2 * maxWindow
-	}
-	st.mu.Unlock()
-	signal(st.room)
-}
-
 // Head gives the head once it has arrived, and blocks until then. It is
 // valid until the first call of Next or Close.
 func (st *Stream) Head() ([]byte, error) {
@@ -264,6 +246,7 @@ func (st *Stream) Next() ([]byte, error) {
 	st.repay()
 	for {
 		st.mu.Lock()
+		st.waits = false
 		if len(st.queue) > 0 {
 			c := st.queue[0]
 			st.queue[0] = chunk{}
@@ -276,6 +259,7 @@ func (st *Stream) Next() ([]byte, error) {
 			return c.b, nil
 		}
 		end, over, err := st.recvEnd, st.over, st.err
+		st.waits = !end && err == nil
 		st.mu.Unlock()
 		if over {
 			return nil, errAnswered
@@ -300,41 +284,6 @@ func (st *Stream) Ended() bool {
 // errAnswered ends reads of a request that was answered before its end: what
 // was read of it is not the whole.
 var errAnswered = errors.New("stream: it was answered before its end")
-
-// repay gives credit for what was taken, once it is a quarter of the window,
-// and lends more to a stream that used a window up within two round trips.
-func (st *Stream) repay() {
-	if st.owed < st.window/4 {
-		return
-	}
-	st.mu.Lock()
-	done := st.recvEnd || st.err != nil
-	st.mu.Unlock()
-	if done {
-		return
-	}
-	now, more := time.Now(), int64(0)
-	if st.window < maxWindow && now.Sub(st.last) < 2*st.s.RTT()+2*time.Millisecond {
-		more = st.s.lend(st.window)
-		st.window += more
-	}
-	st.last = now
-	n := st.owed + more
-	st.owed = 0
-	st.mu.Lock()
-	st.granted += n
-	st.mu.Unlock()
-	st.s.w.control(frameCredit, 0, st.id, binary.BigEndian.AppendUint32(nil, uint32(n)))
-}
-
-// lend takes n bytes of window from the pool, or nothing.
-func (s *Session) lend(n int64) int64 {
-	if s.pool.Add(-n) < 0 {
-		s.pool.Add(n)
-		return 0
-	}
-	return n
-}
 
 // Abort ends the stream at both directions with a code for the other end,
 // unless it has ended already. Whoever reads or writes is woken; buffers
@@ -370,6 +319,7 @@ func (st *Stream) Reset(code Code, text string) {
 	if bells != nil {
 		quiet(bells.wake)
 		quiet(bells.room)
+		quiet(bells.turn)
 		bellPool.Put(bells)
 	}
 	head.free()
@@ -378,8 +328,11 @@ func (st *Stream) Reset(code Code, text string) {
 	for _, c := range queue {
 		c.free()
 	}
-	if lent := st.window - baseWindow; lent > 0 {
+	st.mu.Lock()
+	lent := st.window - baseWindow
+	st.window = baseWindow
+	st.mu.Unlock()
+	if lent > 0 {
 		st.s.pool.Add(lent)
-		st.window = baseWindow
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,23 +13,33 @@ import (
 // write is under way becomes the writer and writes until nothing is left, so
 // that many frames share one TLS record and one system call, and no
 // goroutine has to be woken for it.
+//
+// Heads, small messages and control frames are urgent: they go before pieces
+// of bodies, which take turns (see share). Frames of one stream keep their
+// order, for a head comes before its body.
 type writer struct {
 	conn net.Conn
 	tls  *tls.Conn // conn, if it is TLS over a Gather
 	wire *Gather
 
-	mu      sync.Mutex
-	room    sync.Cond // of mu: buf fell below high water, or err is set
-	buf     []byte
-	spare   []byte
-	writing bool
-	err     error
-	lastID  uint32         // of the stream opened last
-	helpers sync.WaitGroup // goroutines that write in the reader's stead
+	mu       sync.Mutex
+	room     sync.Cond // of mu: urgent fell below high water, or err is set
+	urgent   []byte
+	bulk     []byte
+	spare    [2][]byte // of urgent and bulk
+	turns    []*share  // who waits to add to bulk, the one that is due first first
+	virtual  int64     // time of turns, see share
+	reserved int       // bytes of bulk kept for shares whose turn it is
+	round    uint64    // of turns
+	writing  bool
+	err      error
+	lastID   uint32         // of the stream opened last
+	helpers  sync.WaitGroup // goroutines that write in the reader's stead
+	open     *atomic.Int32  // streams
 }
 
 const (
-	highWater = 1 << 20   // bytes pending above which those who send bodies wait
+	highWater = 1 << 20   // urgent bytes pending above which those who send heads wait
 	keepSpare = 256 << 10 // capacity of a buffer that is kept while little is sent
 	// hardWater is where control frames, which do not wait, end the session:
 	// a peer that asks for answers and never reads them.
@@ -40,10 +51,13 @@ const (
 	// maxRounds is how often whoever sends a frame writes those of others
 	// too: it has work of its own to go on with.
 	maxRounds = 8
+	// crowd is how many streams have to be open for the writer to let others
+	// add to what it writes: it costs more than it gives with few.
+	crowd = 6
 )
 
-func newWriter(c net.Conn) *writer {
-	w := &writer{conn: c}
+func newWriter(c net.Conn, open *atomic.Int32) *writer {
+	w := &writer{conn: c, open: open}
 	w.room.L = &w.mu
 	w.tls, w.wire = gathered(c)
 	return w
@@ -59,28 +73,33 @@ func gathered(c net.Conn) (*tls.Conn, *Gather) {
 	return nil, nil
 }
 
-// wait blocks until there is room for a frame with a body. It is called with
-// mu held.
+// wait blocks until there is room for an urgent frame. It is called with mu
+// held.
 func (w *writer) wait() error {
-	for len(w.buf) > highWater && w.err == nil {
+	for len(w.urgent) > highWater && w.err == nil {
 		w.room.Wait()
 	}
 	return w.err
 }
 
-// frame appends one frame. It is called with mu held.
+// frame appends one urgent frame. It is called with mu held.
 func (w *writer) frame(kind frameType, flags byte, stream uint32, parts ...[]byte) {
+	w.urgent = appendFrame(w.urgent, kind, flags, stream, parts...)
+}
+
+func appendFrame(b []byte, kind frameType, flags byte, stream uint32, parts ...[]byte) []byte {
 	n := 0
 	for _, p := range parts {
 		n += len(p)
 	}
-	w.buf = appendHeader(w.buf, n, kind, flags, stream)
+	b = appendHeader(b, n, kind, flags, stream)
 	for _, p := range parts {
-		w.buf = append(w.buf, p...)
+		b = append(b, p...)
 	}
+	return b
 }
 
-// send appends one frame once there is room, and sees to it that it is
+// send appends one urgent frame once there is room, and sees to it that it is
 // written.
 func (w *writer) send(kind frameType, flags byte, stream uint32, parts ...[]byte) error {
 	w.mu.Lock()
@@ -93,6 +112,16 @@ func (w *writer) send(kind frameType, flags byte, stream uint32, parts ...[]byte
 	return nil
 }
 
+// later appends one small frame that goes with whatever is written next: the
+// next PING at the latest.
+func (w *writer) later(kind frameType, stream uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil && len(w.urgent) <= hardWater {
+		w.frame(kind, 0, stream)
+	}
+}
+
 // control appends one small frame without waiting. The reader of a session
 // calls it, which must never be held up by its own writes: two ends whose
 // readers wait for each other would stand still for ever.
@@ -102,7 +131,7 @@ func (w *writer) control(kind frameType, flags byte, stream uint32, parts ...[]b
 	if w.err != nil {
 		return
 	}
-	if len(w.buf) > hardWater {
+	if len(w.urgent) > hardWater {
 		w.fail(errFlooded)
 		w.hangUp()
 		return
@@ -135,7 +164,9 @@ func (w *writer) drain() {
 	}
 	w.writing = true
 	w.mu.Unlock()
-	runtime.Gosched() // let those that are ready add their frame to this write
+	if w.open.Load() >= crowd {
+		runtime.Gosched() // let those that are ready add their frame to this write
+	}
 	w.mu.Lock()
 	if w.flush() {
 		w.help()
@@ -147,40 +178,83 @@ func (w *writer) drain() {
 // mu held and writing set, and returns with mu held; more says that there is
 // something left, and that writing is still set.
 func (w *writer) flush() (more bool) {
-	for round := 0; len(w.buf) > 0 && w.err == nil; round++ {
+	for round := 0; len(w.urgent)+len(w.bulk) > 0 && w.err == nil; round++ {
 		if round == maxRounds {
 			return true
 		}
-		b := w.buf
-		w.buf, w.spare = w.spare[:0], nil
-		w.mu.Unlock()
-		w.room.Broadcast()
-		err := w.write(b)
-		w.mu.Lock()
-		if cap(b) <= keepSpare || len(b) > keepSpare/2 && cap(b) <= 2*highWater {
-			w.spare = b // a large one only while it is filled
-		}
-		if err != nil {
+		b := w.nextRound()
+		if err := w.write(b); err != nil {
 			w.fail(err)
 			w.hangUp()
 		}
+		w.spare[1] = spare(b)
 	}
 	w.writing = false
 	return false
 }
 
+// spare gives a buffer back to be filled again; a large one only while it is
+// filled.
+func spare(b []byte) []byte {
+	if cap(b) <= keepSpare || len(b) > keepSpare/2 && cap(b) <= 2*highWater {
+		return b
+	}
+	return nil
+}
+
+// write writes what is urgent, and b, with what becomes urgent meanwhile in
+// between. It is called with mu held, and lets go of it while it writes.
 func (w *writer) write(b []byte) error {
-	for len(b) > 0 {
-		p := b[:min(len(b), maxWrite)]
+	for {
+		u, p := w.urgent, b[:wholeFrames(b, maxWrite)]
+		if len(u)+len(p) == 0 || w.err != nil {
+			return w.err
+		}
 		b = b[len(p):]
+		w.urgent, w.spare[0] = w.spare[0][:0], nil
+		w.mu.Unlock()
+		w.room.Broadcast()
+		err := w.put(u, p)
+		w.mu.Lock()
+		w.spare[0] = spare(u)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// wholeFrames is how many bytes of b, which holds frames, make frames of at
+// most limit bytes together, or the first.
+func wholeFrames(b []byte, limit int) (n int) {
+	for n < len(b) {
+		next := n + frameHeader + parseHeader(b[n:]).length
+		if next > limit && n > 0 {
+			break
+		}
+		n = next
+	}
+	return n
+}
+
+// put writes u and p, in steps of maxWrite bytes.
+func (w *writer) put(u, p []byte) error {
+	for len(u)+len(p) > 0 {
+		first := u[:min(len(u), maxWrite)]
+		u = u[len(first):]
+		then := p
+		if len(u) > 0 {
+			then = nil
+		} else {
+			p = nil
+		}
 		if err := w.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
 			return err
 		}
 		var err error
 		if w.wire != nil {
-			err = w.wire.Flush(w.tls, p)
-		} else {
-			_, err = w.conn.Write(p)
+			err = w.wire.Flush(w.tls, first, then)
+		} else if _, err = w.conn.Write(first); err == nil && len(then) > 0 {
+			_, err = w.conn.Write(then)
 		}
 		if err != nil {
 			return err
@@ -204,8 +278,9 @@ func (w *writer) fail(err error) {
 	if w.err == nil {
 		w.err = err
 	}
-	w.buf = nil
+	w.urgent, w.bulk = nil, nil
 	w.room.Broadcast()
+	w.admit()
 }
 
 func (w *writer) close(err error) {

@@ -69,7 +69,7 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 	}()
 	defer context.AfterFunc(ctx, func() { raw.Close() })() // the hellos know no context
 	h = &held{l: l, way: w, via: via, dialed: time.Now(), ended: make(chan error, 1)}
-	var under net.Conn = channel.NewGather(raw, wireBuffer)
+	var under net.Conn = channel.NewWire(raw, wireBuffer)
 	if w.transport == transportHTTPS {
 		if under, h.inspector, err = l.socket(ctx, w, raw); err != nil {
 			return nil, err
@@ -102,7 +102,7 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 // socket makes the WebSocket of a channel over HTTPS, on TLS of its own.
 func (l *link) socket(ctx context.Context, w *way, raw net.Conn) (s net.Conn, inspector string, err error) {
 	host, port, _ := net.SplitHostPort(w.addr)
-	t := tls.Client(channel.NewGather(raw, wireBuffer), l.p.outer.Settings(host))
+	t := tls.Client(channel.NewWire(raw, wireBuffer), l.p.outer.Settings(host))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, "", fmt.Errorf("https: %w", err)
 	}

@@ -182,7 +182,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	})
 	defer st.Notify(nil)
 	if !safe(r.method) {
-		st.Started()
+		st.Started(string(r.method) == "PUT" || string(r.method) == "DELETE") // for others it makes no difference
 	}
 	n := len(r.out)
 	if r.length == h1.Chunked && len(body) > 0 {
@@ -388,4 +388,4 @@ func (r *relay) reason() {
 }
 
 // buffers are for pieces of an answer's body.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}

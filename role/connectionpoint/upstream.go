@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/channel"
 	"github.com/opencmg/cmg/h1"
 )
 
@@ -234,6 +235,7 @@ func (t *target) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw = channel.Quick(raw)
 	c := &conn{Conn: raw, raw: raw}
 	if t.tls != nil {
 		s := tls.Client(raw, t.tls)

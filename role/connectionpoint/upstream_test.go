@@ -96,17 +96,33 @@ func TestStale(t *testing.T) {
 			}
 		}
 	})
-	g, _ := start(t, "/pub", "http://"+address)
+	g, r := start(t, "/pub", "http://"+address)
 	n := func() [2]int64 { return [2]int64{requests.Load(), connections.Load()} }
 	send := func(method, body string) reply { return g.do(method, "/pub", []byte(body)) }
 
 	if a := send("PUT", "stays"); a.status != 200 || n() != [2]int64{1, 1} {
 		t.Fatalf("%+v, %v", a, n())
 	}
+	kept := func() { // the answer is there a moment before its connection is
+		for {
+			for _, u := range r.p.pool.all {
+				u.mu.Lock()
+				n := len(u.idle)
+				u.mu.Unlock()
+				if n > 0 {
+					return
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+
+	kept()
 	if a := send("PROPFIND", "stays"); a.status != 200 || n() != [2]int64{3, 2} { // the server had seen it: no harm
 		t.Errorf("a safe one: %+v, %v", a, n())
 	}
 	<-closed
+	kept()
 	a := send("POST", "stays") // the server has seen it: it may have acted
 	e := failure(t, "an unsafe one", a, channel.CodeFailed)
 	if e.Untouched || !e.Started || n() != [2]int64{4, 2} {

@@ -206,7 +206,7 @@ func (g *Gateway) serveChannels(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		g.channels.serve(func(ctx context.Context) {
-			g.meet(ctx, tls.Server(channel.NewGather(c, channelReadBuffer), conf), wayTCP)
+			g.meet(ctx, tls.Server(channel.NewWire(c, channelReadBuffer), conf), wayTCP)
 		})
 	}
 }

@@ -253,6 +253,11 @@ func (b clientBody) Read(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	n, err := b.c.body.Read(p)
+	for err == nil && n < len(p) && !b.c.body.Done() && b.c.wire.HasRecord() { // few large pieces cost less
+		var more int
+		more, err = b.c.body.Read(p[n:])
+		n += more
+	}
 	b.c.cut = b.c.cut || err != nil && err != io.EOF
 	return n, err
 }
@@ -265,6 +270,7 @@ func (c *client) unread() bool {
 
 func (c *client) watch(st *channel.Stream) (unwatch func()) {
 	c.setParked(true)
+	narrow := c.wire.Widen()
 	st.Notify(func() {
 		c.park.Lock()
 		defer c.park.Unlock()
@@ -276,6 +282,7 @@ func (c *client) watch(st *channel.Stream) (unwatch func()) {
 	return func() {
 		st.Notify(nil)
 		c.setParked(false)
+		narrow()
 		c.readBy = time.Time{} // the stream may have changed it
 	}
 }

@@ -17,7 +17,7 @@ import (
 // keepBody is how much of a request's body is kept for a second try.
 const keepBody = 64 << 10
 
-var pieces = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var pieces = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // maxTries bounds how many connections a request is tried on.
 const maxTries = 8

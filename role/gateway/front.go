@@ -108,7 +108,7 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 			c.Close()
 			continue
 		}
-		sc := &slotConn{Conn: c, slots: g.clients.slots}
+		sc := &slotConn{Conn: channel.Quick(c), slots: g.clients.slots}
 		conns.Go(func() {
 			if t := g.handshake(ctx, sc, handshakes); t != nil {
 				g.greet(inner, t, h2, &conns)
@@ -191,7 +191,7 @@ func (c *slotConn) Read(p []byte) (int, error) {
 // abort closes the connection with a reset: after half an answer that is to
 // end with its connection, the client must not take this for the end.
 func (c *slotConn) abort() {
-	if t, ok := c.Conn.(*net.TCPConn); ok {
+	if t, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		t.SetLinger(0)
 	}
 	c.Close()

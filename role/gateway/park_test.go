@@ -178,7 +178,7 @@ func TestBrokenUpload(t *testing.T) {
 	t.Parallel()
 	const sent = 100 << 10
 	r, _ := start(t, func(q *request) {
-		q.st.Started()
+		q.st.Started(true)
 		q.take(sent)
 		q.st.Reset(channel.CodeFailed, "the server went away")
 	})

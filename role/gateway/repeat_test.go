@@ -55,7 +55,7 @@ func TestRepeat(t *testing.T) {
 				switch how := strings.TrimPrefix(c.how, "started and "); how {
 				case "lost":
 					if how != c.how {
-						q.st.Started()
+						q.st.Started(true)
 						q.in.settled()
 					}
 					q.in.kill()
