@@ -39,7 +39,7 @@ func (r *Request) AddPeer(name, value string) error {
 		return &Error{Status: 431, Why: "more than 128 fields"}
 	}
 	id, exact := lookup(n)
-	if hop(id) || reserved(n) || forwarded(n, id) {
+	if hop(id) || lookalike(n) || reserved(n) || forwarded(n, id) {
 		return nil
 	}
 	r.Fields = append(r.Fields, Field{Name: n, Value: v, ID: id, exact: exact})
