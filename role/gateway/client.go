@@ -24,13 +24,14 @@ type timeLimits struct {
 	head   time.Duration // from a head's first byte to its last
 	body   time.Duration // without a byte of a body
 	write  time.Duration // for one write
+	tunnel time.Duration // without a byte either way, when the connection is no more HTTP's
 	park   time.Duration // a request that waits longer holds no buffers
 	linger time.Duration // after a refusal, for what the client still sends
 	point  time.Duration // for a connection point that a request could be sent to
 }
 
 func usual() timeLimits {
-	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute,
+	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute, tunnel: 10 * time.Minute,
 		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second}
 }
 
@@ -298,6 +299,8 @@ func (c *client) proceed() error {
 func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	switch { // whatever ends the connection behind this answer: say so
 	case c.unread():
+		c.framing.Close = true
+	case len(c.req.Upgrade) > 0 && c.rd.Buffered() > 0: // perhaps of a protocol that was not taken
 		c.framing.Close = true
 	case r.Length < 0 && !end && c.framing.HTTP10:
 		c.framing.Close = true

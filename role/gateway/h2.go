@@ -113,7 +113,7 @@ func (f *h2Front) handle(w http.ResponseWriter, r *http.Request) {
 		var bad *h1.Error
 		errors.As(err, &bad)
 		x.begin(r.Method, []byte(r.URL.Path))
-		x.refuse(badHead(bad))
+		x.refuse(badH2(r.Method, bad))
 		x.account(int64(requestText(req)))
 		return
 	}
