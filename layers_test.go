@@ -59,7 +59,7 @@ var modules = map[string]string{
 	"github.com/go-jose/go-jose/v4":       "auth",
 	"modernc.org/sqlite":                  "site",
 	"github.com/pressly/goose/v3":         "site",
-	"github.com/coder/websocket":          "channel",
+	"github.com/coder/websocket":          "channel e2e",
 	"github.com/Azure/go-ntlmssp":         "role/connectionpoint",
 	"github.com/icholy/digest":            "role/connectionpoint",
 	"golang.org/x/sys":                    "blob channel content role/connectionpoint role/gateway cmd/cmg",
