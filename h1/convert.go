@@ -45,3 +45,35 @@ func (r *Request) AddPeer(name, value string) error {
 	r.Fields = append(r.Fields, Field{Name: n, Value: v, ID: id, exact: exact})
 	return nil
 }
+
+// Begin makes r the head of a response that was not read from HTTP/1.1 text.
+// The body's length is length.
+func (r *Response) Begin(status int, length int64) error {
+	r.Reset()
+	if status < 100 || status > 599 {
+		return bad("the status is not a number from 100 to 599")
+	}
+	r.Status, r.Length = status, length
+	return nil
+}
+
+// AddPeer appends a field that a server sent, unless it frames the message or
+// goes with one hop only. A name that is known is spelt as HTTP/1.1 does.
+func (r *Response) AddPeer(name, value string) error {
+	n, v := []byte(name), []byte(value)
+	if len(n) == 0 || len(n) > maxName || !all(n, isToken) || !all(v, isValue) {
+		return bad("a field has a character that may not stand there")
+	}
+	if len(r.Fields) == MaxFields {
+		return &Error{Status: 431, Why: "more than 128 fields"}
+	}
+	id, _ := lookup(n)
+	switch {
+	case hop(id):
+	case id != 0:
+		r.AddKnown(id, v)
+	default:
+		r.Fields = append(r.Fields, Field{Name: n, Value: v})
+	}
+	return nil
+}

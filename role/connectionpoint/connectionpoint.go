@@ -74,6 +74,8 @@ type Point struct {
 	judging  sync.Mutex // of readiness
 
 	jobs       chan job
+	lookout    lookout
+	parked     atomic.Int64 // requests that wait without a worker
 	traffic    *traffic
 	requestLog *web.RequestLog
 	workers    sync.WaitGroup
@@ -109,7 +111,7 @@ func New(c Config) (*Point, error) {
 	if c.StateDir == "" || c.Map == "" {
 		return nil, fmt.Errorf("connection point: state_dir and map have to be set: %w", cmg.ErrInvalid)
 	}
-	if p.pool, err = newUpstreams(p.identity, c.Targets); err != nil {
+	if p.pool, err = newUpstreams(p.identity, c.Targets, c.AnswerTime); err != nil {
 		return nil, fmt.Errorf("connection point: targets: %w", err)
 	}
 	if p.outer, err = auth.NewOuter(p.identity, c.Proxy.Roots); err != nil {
@@ -207,6 +209,7 @@ func (p *Point) Run(ctx context.Context) error {
 	wg.Go(func() { p.maps.follow(ctx) })
 	wg.Go(func() { p.pool.tend(ctx) })
 	wg.Go(func() { p.traffic.run(ctx) })
+	wg.Go(func() { p.lookout.run(ctx) })
 	lctx, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the requests
 	defer stopLog()
 	var logging sync.WaitGroup
@@ -217,9 +220,9 @@ func (p *Point) Run(ctx context.Context) error {
 	wg.Wait()
 	close(p.jobs)
 	p.workers.Wait()
+	p.pool.close()
 	stopLog()
 	logging.Wait()
-	p.pool.close()
 	return nil
 }
 
@@ -228,6 +231,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("name", func() any { return p.cfg.Name })
 	p.health.Publish("requests", func() any { return p.requests.Load() })
 	p.health.Publish("in_flight", func() any { return p.active.Load() })
+	p.health.Publish("parked", func() any { return p.parked.Load() })
 	p.health.Publish("failed", func() any { return p.failed.Load() })
 	p.health.Publish("traffic", p.traffic.status)
 	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))

@@ -40,7 +40,19 @@ type mapping struct {
 	prefix string // in lower case
 	target *target
 	base   string // path of the target that takes the prefix's place
+	waits  bool   // requests here may wait long for their answer
 	rows   []*row // of the traffic, by the gateway's place
+}
+
+// mayWait says whether the route published at a prefix is one whose requests
+// may wait long.
+func mayWait(routes []cmg.Route, prefix string) bool {
+	for _, r := range routes {
+		if strings.EqualFold(r.Prefix, prefix) {
+			return r.MayWait()
+		}
+	}
+	return cmg.Route{Prefix: prefix}.MayWait()
 }
 
 // match finds the mapping with the longest prefix of whole segments of path.
@@ -122,7 +134,8 @@ func (m *maps) take(raw []byte) error {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
 		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base,
-			rows: m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
+			waits: mayWait(pub.Routes, e.Prefix),
+			rows:  m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
 	}
 	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })
 	m.table.Store(t)

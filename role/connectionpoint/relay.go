@@ -41,15 +41,14 @@ func (p *Point) handle(j job) {
 // used again.
 func (p *Point) work(j job) {
 	r := &relay{p: p, bill: bill{shard: meter.Pick()}}
+	p.lookout.add(r)
+	defer p.lookout.remove(r)
 	for ok := true; ok; {
 		p.requests.Add(1)
 		r.begun = time.Now()
-		err := r.serve(j)
-		r.account(err)
-		if err != nil {
-			p.failed.Add(1)
+		if err := r.serve(j); !r.handed {
+			p.over(r, j.st, err)
 		}
-		p.active.Add(-1)
 		r.release()
 		if p.idle.Add(1) > spareWorkers {
 			p.idle.Add(-1)
@@ -72,6 +71,9 @@ type relay struct {
 	id      string
 	length  int64
 	upgrade []byte // protocols that the client offers to go on with; its memory is used again
+	tries   int    // how often the request was sent over HTTP/2 already
+	handed  bool   // the request goes on without this relay: see wait
+	reading
 	bill
 }
 
@@ -79,13 +81,13 @@ func (r *relay) release() {
 	if cap(r.out) > 64<<10 {
 		r.out = nil
 	}
-	r.id = ""
+	r.id, r.tries, r.handed = "", 0, false
 }
 
-// serve answers one stream. Its error is for the log: the gateway was told.
+// serve answers one stream, or hands it over. Its error is for the log: the
+// gateway was told.
 func (r *relay) serve(j job) error {
 	st := j.st
-	defer st.Close()
 	h, err := st.Head()
 	if err != nil {
 		return nil // the gateway took it back
@@ -110,7 +112,7 @@ func (r *relay) serve(j job) error {
 	r.upgrade = append(r.upgrade[:0], r.req.Upgrade...)
 	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
-	return r.exchange(st, m.target)
+	return r.exchange(st, m, h)
 }
 
 // targetOf puts the target's base in the prefix's place.
@@ -122,10 +124,8 @@ func (r *relay) targetOf(m *mapping) []byte {
 	return append([]byte(m.base), rest...)
 }
 
-// exchange sends the request and passes the answer on. A connection that the
-// server had closed while it was idle is replaced by a new one, if the
-// server cannot have acted on the request.
-func (r *relay) exchange(st *channel.Stream, t *target) error {
+// exchange sends the request and passes the answer on.
+func (r *relay) exchange(st *channel.Stream, m *mapping, head []byte) error {
 	body, whole := st.First()
 	whole = whole || len(r.upgrade) > 0 // what follows is not HTTP's
 	if r.length != h1.Chunked && int64(len(body)) > r.length {
@@ -134,6 +134,29 @@ func (r *relay) exchange(st *channel.Stream, t *target) error {
 	if whole = whole && r.length != h1.Chunked; whole && int64(len(body)) < r.length {
 		return r.broken(st, nil, errLessBody)
 	}
+	if whole && len(r.upgrade) == 0 {
+		return r.send(st, m, head, body)
+	}
+	return r.overH1(st, m, body, whole)
+}
+
+// send sends a request whose body is whole.
+func (r *relay) send(st *channel.Stream, m *mapping, head, body []byte) error {
+	if m.waits && m.target.h2 != nil {
+		var sent bool
+		var err error
+		if body, sent, err = r.overH2(st, m, head, body); sent {
+			return err
+		}
+	}
+	return r.overH1(st, m, body, true)
+}
+
+// overH1 sends the request over HTTP/1.1. A connection that the server had
+// closed while it was idle is replaced by a new one, if the server cannot
+// have acted on the request.
+func (r *relay) overH1(st *channel.Stream, m *mapping, body []byte, whole bool) error {
+	t := m.target
 	for stale := false; ; stale = true {
 		c, err := r.connect(st, t, stale)
 		if err != nil {
@@ -143,7 +166,7 @@ func (r *relay) exchange(st *channel.Stream, t *target) error {
 			st.Abort(channel.CodeUnreachable, err.Error())
 			return err
 		}
-		again, err := r.once(st, t, c, body, whole)
+		again, err := r.once(st, m, c, body, whole)
 		if !again {
 			return err
 		}
@@ -177,13 +200,18 @@ func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error
 
 // once tries one connection. again says that it was stale and another may be
 // tried.
-func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole bool) (again bool, err error) {
+func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole bool) (again bool, err error) {
+	t := m.target
 	st.Notify(func() { // a gateway that takes the request back ends what we wait for
 		if st.Err() != nil {
 			c.raw.Close()
 		}
 	})
-	defer st.Notify(nil)
+	defer func() {
+		if !r.handed { // else it stays until the answer is there
+			st.Notify(nil)
+		}
+	}()
 	if !safe(r.method) {
 		st.Started(string(r.method) == "PUT" || string(r.method) == "DELETE") // for others it makes no difference
 	}
@@ -210,7 +238,15 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 		c.unbounded()                                                 // the time begins to run when all is sent
 		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
 	}
-	err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
+	if sender != nil || len(r.upgrade) > 0 {
+		err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
+	} else {
+		var long bool
+		if long, err = r.response(c); long {
+			r.park(st, m, c)
+			return false, nil
+		}
+	}
 	if err != nil && sender == nil && c.used && safe(r.method) && st.Err() == nil && closed(c, err) {
 		r.count(c)
 		c.raw.Close()
@@ -344,7 +380,7 @@ func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
 // answer passes the answer's head and body on.
 func (r *relay) answer(st *channel.Stream, c *conn) error {
 	r.status = r.res.Status
-	r.reason()
+	reason(&r.res)
 	r.head = r.res.AppendCompact(r.head[:0])
 	if h1.NoBody(r.method, r.res.Status) || r.res.Length == 0 {
 		return st.Respond(r.head, nil, true)
@@ -378,18 +414,18 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 
 // reason makes the status line of a refusal say that the inside gave it: the
 // server's own words without blanks behind CMGConnector_.
-func (r *relay) reason() {
-	if r.res.Status < 400 {
-		if len(r.res.Reason) == 0 {
-			r.res.Reason = []byte(http.StatusText(r.res.Status))
+func reason(res *h1.Response) {
+	if res.Status < 400 {
+		if len(res.Reason) == 0 {
+			res.Reason = []byte(http.StatusText(res.Status))
 		}
 		return
 	}
-	words := string(r.res.Reason)
+	words := string(res.Reason)
 	if strings.TrimSpace(words) == "" {
-		words = http.StatusText(r.res.Status)
+		words = http.StatusText(res.Status)
 	}
-	r.res.Reason = append([]byte("CMGConnector_"), strings.Join(strings.Fields(words), "")...)
+	res.Reason = append([]byte("CMGConnector_"), strings.Join(strings.Fields(words), "")...)
 }
 
 // buffers are for pieces of an answer's body.

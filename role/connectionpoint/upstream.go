@@ -24,6 +24,7 @@ type target struct {
 	address string // host:port to dial
 	host    string // for the Host field
 	tls     *tls.Config
+	h2      *h2Pool // for requests that wait; nil: not over TLS
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -71,12 +72,15 @@ const (
 type upstreams struct {
 	own *tls.Config            // for servers that are not listed
 	tls map[string]*tls.Config // by scheme://host:port
+
+	answerTime time.Duration
+
 	mu  sync.Mutex
 	all map[string]*target
 }
 
-func newUpstreams(id *auth.Identity, targets []Target) (*upstreams, error) {
-	u := &upstreams{own: id.Client(), tls: map[string]*tls.Config{}, all: map[string]*target{}}
+func newUpstreams(id *auth.Identity, targets []Target, answerTime time.Duration) (*upstreams, error) {
+	u := &upstreams{own: id.Client(), answerTime: answerTime, tls: map[string]*tls.Config{}, all: map[string]*target{}}
 	for _, t := range targets {
 		key, _, err := splitTarget(t.URL)
 		if err != nil {
@@ -140,6 +144,7 @@ func (u *upstreams) target(s string) (*target, string, error) {
 		t.tls = conf.Clone()
 		t.tls.ServerName = host
 		t.tls.NextProtos = []string{"http/1.1"}
+		t.h2 = newH2Pool(t)
 	}
 	u.all[key] = t
 	return t, base, nil
@@ -156,6 +161,9 @@ func (u *upstreams) close() {
 		}
 		t.idle = nil
 		t.mu.Unlock()
+		if t.h2 != nil {
+			t.h2.close()
+		}
 	}
 }
 
@@ -174,6 +182,9 @@ func (u *upstreams) tend(ctx context.Context) {
 				t.mu.Lock()
 				t.drop(now)
 				t.mu.Unlock()
+				if t.h2 != nil {
+					t.h2.tend(now, u.answerTime)
+				}
 			}
 			u.mu.Unlock()
 		}
@@ -236,17 +247,21 @@ func (t *target) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	raw = channel.Quick(raw)
-	c := &conn{Conn: raw, raw: raw}
 	if t.tls != nil {
 		s := tls.Client(raw, t.tls)
 		if err := s.HandshakeContext(ctx); err != nil {
 			raw.Close()
 			return nil, fmt.Errorf("tls to %s: %w", t.address, err)
 		}
-		c.Conn = s
+		return newConn(s, raw), nil
 	}
+	return newConn(raw, raw), nil
+}
+
+func newConn(over, raw net.Conn) *conn {
+	c := &conn{Conn: over, raw: raw}
 	c.rd = h1.NewReader(c)
-	return c, nil
+	return c
 }
 
 func (c *conn) Read(p []byte) (int, error) {
