@@ -40,7 +40,7 @@ var layers = map[string]string{
 	"role/servicepoint":    "auth web site cloud",
 	"cmd/cmg":              "*",
 	"e2e":                  "", // stories told against the built binary
-	"bench":                "auth",
+	"bench":                "auth web",
 }
 
 // testLayers is what the tests of a package may import beyond that, to stand
@@ -56,6 +56,7 @@ var modules = map[string]string{
 	"github.com/spf13/pflag":              "cmd/cmg",
 	"github.com/goccy/go-yaml":            "cmd/cmg",
 	"golang.org/x/term":                   "cmd/cmg",
+	"golang.org/x/net":                    "role/connectionpoint",
 	"github.com/go-jose/go-jose/v4":       "auth",
 	"modernc.org/sqlite":                  "site",
 	"github.com/pressly/goose/v3":         "site",

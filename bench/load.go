@@ -68,6 +68,7 @@ func loadMain(args []string) error {
 	header := fs.String("H", "", "header line to send along")
 	resume := fs.Bool("resume", false, "resume TLS sessions by ticket")
 	ms := fs.Int("ms", 60000, "")
+	sources := fs.Int("sources", 16, "addresses from 127.0.0.1 on that it comes from")
 	fs.IntVar(&l.conns, "c", 64, "")
 	fs.Float64Var(&l.rate, "r", 2000, "")
 	fs.DurationVar(&l.length, "d", 5*time.Second, "")
@@ -90,6 +91,7 @@ func loadMain(args []string) error {
 	if l.client, err = newClient(*addr, *ca, *header); err != nil {
 		return err
 	}
+	l.sources = *sources
 	if *resume {
 		l.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4096)
 	}

@@ -36,7 +36,7 @@ type Config struct {
 	StateDir    string               `json:"state_dir"`    // keeps the last map
 	Connections int                  `json:"connections"`  // to each gateway; 0: 2
 	Targets     []Target             `json:"targets"`      // how to meet servers that are not our site's
-	MaxRequests int                  `json:"max_requests"` // at once, parked ones too; 0: 32,768
+	MaxRequests int                  `json:"max_requests"` // at once, parked ones too; 0: 131,072
 	MapEvery    time.Duration        `json:"map_every"`    // how often to ask for a new map; 0: 5 s
 	AnswerTime  time.Duration        `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
 	AccessLog   web.RequestLogConfig `json:"access_log"`   // which requests are logged
@@ -169,7 +169,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.Connections, 2)
-	def(&c.MaxRequests, 32768)
+	def(&c.MaxRequests, 131072)
 	defTime(&c.MapEvery, 5*time.Second)
 	defTime(&c.AnswerTime, 20*time.Minute)
 	defTime(&c.Drain, 20*time.Second)

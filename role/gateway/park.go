@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -40,9 +41,7 @@ func (c *client) parkUntil(st *channel.Stream) error {
 	if c.g.memory.level() >= memoryTight && c.x.harmless() {
 		return errMemory()
 	}
-	if cap(c.out) > 0 {
-		c.out = nil
-	}
+	c.slim()
 	c.setReadBy(time.Time{})
 	c.mayEnd = c.x.harmless()
 	c.since.Store(time.Now().UnixNano())
@@ -73,6 +72,27 @@ func (c *client) parkUntil(st *channel.Stream) error {
 		return errMemory()
 	}
 	return err
+}
+
+// slim gives up what can be made again: a request that waits is to cost
+// little for as long as it does.
+func (c *client) slim() {
+	c.out, c.timer = nil, nil
+	c.req.Fields = nil // views into a buffer that is given back; all that is sent inward is in x.head
+	c.x.slim()
+}
+
+// slim gives up what the answer does not need: the next request makes it
+// again.
+func (x *exchange) slim() {
+	x.signed, x.told, x.address = "", nil, nil
+	x.evidence.Authorization = ""
+	x.head = bytes.Clone(x.head) // of just its size
+	if x.first != nil {
+		body := bytes.Clone(x.first)
+		giveBack(x.first)
+		x.first = body
+	}
 }
 
 func (c *client) setParked(on bool) {

@@ -171,7 +171,8 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	start(func() error {
 		srv := &http.Server{
 			Handler: p.Handler(), TLSConfig: p.id.Server(), ConnState: p.conns.changed,
-			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute,
+			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
+			HTTP2: web.Waits(),
 		}
 		return web.Serve(ctx, srv, ln, grace)
 	})
