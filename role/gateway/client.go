@@ -59,6 +59,9 @@ type client struct {
 	readBy  time.Time // the deadline of reads, as set last; zero: not known
 	writeBy time.Time // of writes
 
+	conns *sync.WaitGroup // of the goroutines that serve clients
+	waits *channel.Stream // of the parked request; nil: none is
+
 	idle   atomic.Bool
 	ending atomic.Bool
 	handed bool // the connection went to a channel
@@ -74,8 +77,8 @@ type client struct {
 
 var past = time.Unix(1, 0)
 
-func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState) *client {
-	c := &client{g: g, tls: t, wire: wire, in: meteredSource{src: t}}
+func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState, conns *sync.WaitGroup) *client {
+	c := &client{g: g, tls: t, wire: wire, conns: conns, in: meteredSource{src: t}}
 	c.rd = h1.NewReader(&c.in)
 	c.rd.Slow = func() { c.setReadBy(time.Now().Add(g.limits.head)) }
 	host, _, _ := net.SplitHostPort(t.RemoteAddr().String())
@@ -85,14 +88,26 @@ func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.Connect
 
 // serve answers requests until the connection ends.
 func (c *client) serve(ctx context.Context) {
-	defer c.close()
 	if !c.g.clients.add(c) {
+		c.close()
 		return
 	}
-	defer c.g.clients.remove(c)
-	for c.next(ctx) {
+	c.loop(ctx, true)
+}
+
+// loop answers requests until the connection ends, or a request is parked
+// and goes on without this goroutine.
+func (c *client) loop(ctx context.Context, again bool) {
+	for again {
+		again = c.next(ctx)
+	}
+	if c.waits != nil {
+		c.conns.Go(func() { c.await(ctx) })
+		return
 	}
 	c.g.accounts.none.tally(c.x.bill.shard, noPoint, 0, 0).Add(0, c.in.n-c.paid, 0) // what became no request
+	c.g.clients.remove(c)
+	c.close()
 }
 
 // end closes the connection whatever it is doing.
@@ -149,9 +164,17 @@ func (c *client) next(ctx context.Context) bool {
 	if c.req.Length != 0 {
 		x.body = clientBody{c}
 	}
-	err := x.run(ctx)
-	again := err == nil && c.finish()
-	x.account(c.taken())
+	return c.ended(x.run(ctx))
+}
+
+// ended is what follows a request, and says whether the connection can be
+// used again. Nothing follows one that is parked.
+func (c *client) ended(err error) (again bool) {
+	if err == errParked {
+		return false
+	}
+	again = err == nil && c.finish()
+	c.x.account(c.taken())
 	if err != nil {
 		c.end()
 	}

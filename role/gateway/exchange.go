@@ -47,7 +47,8 @@ type exchange struct {
 	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
 
 	gone   atomic.Bool // see abandon
-	stream atomic.Pointer[channel.Stream]
+	attempts attempts
+	stream   atomic.Pointer[channel.Stream]
 }
 
 // An answerer writes an answer to one client.
@@ -64,6 +65,7 @@ type answerer interface {
 	watch(st *channel.Stream) (unwatch func())
 	// wait blocks until st has something to say. Its error is that the
 	// client has gone.
+	// errParked leaves what is to come to resume.
 	wait(ctx context.Context, st *channel.Stream) error
 }
 
@@ -71,13 +73,21 @@ type answerer interface {
 var errGone = errors.New("the client has gone")
 
 // run answers the request. An error means that the connection to the client
-// is of no more use.
+// is of no more use; but for errParked, which means that the request waits:
+// see resume.
 func (x *exchange) run(ctx context.Context) error {
-	g := x.g
 	x.begin(methodName(x.req.Method), x.req.Path)
-	g.counts.inFlight.Add(1)
+	x.g.counts.inFlight.Add(1)
+	return x.settle(x.pass(ctx))
+}
+
+// settle ends a request, unless it is parked.
+func (x *exchange) settle(err error) error {
+	if err == errParked {
+		return err
+	}
+	g := x.g
 	defer g.counts.inFlight.Add(-1)
-	err := x.pass(ctx)
 	x.bill.took = g.now().Sub(x.started)
 	if err == nil {
 		return nil

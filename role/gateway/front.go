@@ -164,7 +164,7 @@ func (g *Gateway) greet(ctx context.Context, t *tls.Conn, h2 *h2Front, conns *sy
 		g.takeChannel(t)
 		return
 	}
-	conns.Go(func() { newClient(g, t, t.NetConn().(*channel.Gather), &state).serve(ctx) })
+	conns.Go(func() { newClient(g, t, t.NetConn().(*channel.Gather), &state, conns).serve(ctx) })
 }
 
 // A slotConn gives its slot back when it is closed, whoever closes it: it

@@ -163,12 +163,20 @@ func (x *exchange) admit(ctx context.Context) error {
 	if err := x.enter(ctx, x.route.gate); err != nil {
 		return err
 	}
-	defer x.route.gate.leave()
 	if err := x.enter(ctx, x.g.gate); err != nil {
+		x.route.gate.leave()
 		return err
 	}
-	defer x.g.gate.leave()
-	return x.forward(ctx)
+	return x.leave(x.forward(ctx))
+}
+
+// leave makes room again, unless the request is parked.
+func (x *exchange) leave(err error) error {
+	if err != errParked {
+		x.g.gate.leave()
+		x.route.gate.leave()
+	}
+	return err
 }
 
 func (x *exchange) enter(ctx context.Context, g *gate) error {
