@@ -10,9 +10,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -281,6 +283,7 @@ func (l *load) polls() error {
 	l.start = time.Now()
 	var answered, sent sync.WaitGroup
 	turn := make(chan struct{}, 64) // handshakes at once
+	open := make([]*tls.Conn, l.conns)
 	for i := range l.conns {
 		if w := time.Until(l.start.Add(time.Duration(float64(i) / l.ramp * 1e9))); w > 0 {
 			time.Sleep(w)
@@ -296,6 +299,9 @@ func (l *load) polls() error {
 			<-turn
 			sent.Done()
 			if err == nil {
+				l.mu.Lock()
+				open[i] = t
+				l.mu.Unlock()
 				t.SetDeadline(time.Now().Add(l.hold + 30*time.Second))
 				_, err = readReply(bufio.NewReaderSize(t, 1<<10))
 			}
@@ -306,6 +312,18 @@ func (l *load) polls() error {
 			l.ok.Add(1)
 		})
 	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() { // whoever is not answered by then has failed
+		<-stop
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, t := range open {
+			if t != nil {
+				t.SetDeadline(time.Now())
+			}
+		}
+	}()
 	sent.Wait()
 	fmt.Printf("READY %.2fs err=%d\n", time.Since(l.start).Seconds(), l.bad.Load())
 	answered.Wait()

@@ -25,12 +25,12 @@ import (
 // A scaleRun parks clients on several instances of one gateway, behind one
 // connection point, at a server that speaks HTTP/2: see README.md.
 type scaleRun struct {
-	dir, run, self, cmg string
-	ports               int
-	instances, clients  int // in all
-	ramp                int
-	length              time.Duration
-	localPorts          int
+	run, self, cmg     string
+	ports              int
+	instances, clients int // in all
+	ramp               int
+	length             time.Duration
+	localPorts         int
 
 	site  *site
 	procs map[string]*process
@@ -86,6 +86,9 @@ func scaleMain(args []string) error {
 		}
 	}
 	if s.localPorts > 0 {
+		if os.Getenv(insideEnv) == "" {
+			return errors.New("-local-ports needs a network namespace of its own: it would change this machine's")
+		}
 		r := fmt.Sprintf("20000 %d", 20000+s.localPorts-1)
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(r), 0); err != nil {
 			return fmt.Errorf("port range: %w", err)
@@ -125,9 +128,11 @@ func (s *scaleRun) measure() (x scaleResult, err error) {
 	}
 	gateway, point, inner := s.memory()
 	begun := time.Now()
+	fmt.Fprintln(os.Stderr, begun.UTC().Format(time.TimeOnly), "parking")
 	if err := s.park(); err != nil {
 		return x, err
 	}
+	fmt.Fprintln(os.Stderr, time.Now().UTC().Format(time.TimeOnly), "all wait")
 	x.Parking = time.Since(begun).Seconds()
 	time.Sleep(3 * time.Second) // what parking left behind is collected
 	g, p, i := s.memory()
@@ -303,6 +308,13 @@ func (s *scaleRun) letGo() (answered, failed int64, secs float64, err error) {
 	if _, err := s.ask("/release"); err != nil {
 		return 0, 0, 0, err
 	}
+	late := time.AfterFunc(answerTime, func() {
+		fmt.Fprintln(os.Stderr, "bench: not all were answered within", answerTime, s.state())
+		for _, l := range s.loads {
+			l.cmd.Process.Signal(syscall.SIGTERM) // it tells what it has, and ends
+		}
+	})
+	defer late.Stop()
 	for i, l := range s.loads {
 		var r result
 		b, err := io.ReadAll(l.out)
@@ -319,6 +331,27 @@ func (s *scaleRun) letGo() (answered, failed int64, secs float64, err error) {
 	}
 	s.loads = nil
 	return answered, failed, time.Since(begun).Seconds(), nil
+}
+
+// answerTime is what the clients together may take to be answered.
+const answerTime = time.Minute
+
+// state gives what the roles say of themselves, for a run that goes wrong.
+func (s *scaleRun) state() (text string) {
+	ports := []int{s.port(scaleStatus)}
+	for i := range s.instances {
+		ports = append(ports, s.port(scaleGateway+i))
+	}
+	for _, p := range ports {
+		var v map[string]any
+		resp, err := http.Get("http://" + local(p) + "/status")
+		if err == nil {
+			err = json.NewDecoder(resp.Body).Decode(&v)
+			resp.Body.Close()
+		}
+		text += fmt.Sprint("\n", p, ": ", v["role"], " in flight ", v["in_flight"], ", parked ", v["parked"], ", failed ", v["failed"], " ", err)
+	}
+	return text
 }
 
 // ask asks the server itself.

@@ -53,8 +53,9 @@ type hall struct {
 	*http.ServeMux
 	waiting atomic.Int64
 
+	door chan struct{} // closed to let those out that wait, and that come
 	mu   sync.Mutex
-	door chan struct{} // closed to let those out that wait
+	open bool
 }
 
 var smallBody = bytes.Repeat([]byte{'x'}, 512)
@@ -67,13 +68,10 @@ func newHall() *hall {
 	}
 	h.HandleFunc("/s", small)
 	h.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) {
-		h.mu.Lock()
-		door := h.door
-		h.mu.Unlock()
 		h.waiting.Add(1)
 		defer h.waiting.Add(-1)
 		select {
-		case <-door:
+		case <-h.door:
 			small(w, r)
 		case <-r.Context().Done():
 		}
@@ -82,8 +80,10 @@ func newHall() *hall {
 	h.HandleFunc("/release", func(w http.ResponseWriter, _ *http.Request) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		close(h.door)
-		h.door = make(chan struct{})
+		if !h.open {
+			close(h.door)
+		}
+		h.open = true // for those too that are sent again
 		io.WriteString(w, "released")
 	})
 	return h

@@ -277,6 +277,9 @@ func (c *h2Conn) close(why error) {
 	c.mu.Unlock()
 	c.raw.Close()
 	c.pool.forget(c)
+	if len(lost) > 0 {
+		lost[0].p.log.Warn("an HTTP/2 connection was lost", "target", c.pool.t.address, "requests", len(lost), "err", why)
+	}
 	slices.SortFunc(lost, func(a, b *wait) int { return int(a.sid) - int(b.sid) })
 	for i, w := range lost {
 		w.lost(why, again[i])

@@ -193,3 +193,17 @@ func (p *h2Pool) close() {
 	}
 	p.tasks.Wait()
 }
+
+// http2 says how many HTTP/2 connections there are to all targets.
+func (u *upstreams) http2() (n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		if t.h2 != nil {
+			t.h2.mu.Lock()
+			n += len(t.h2.conns)
+			t.h2.mu.Unlock()
+		}
+	}
+	return n
+}

@@ -13,6 +13,8 @@ var (
 	mResponseBytes = metric("response_bytes_total", meter.Counter, "Bytes that the target sent above TLS, heads and bodies.", perEndpoint...)
 	mDuration      = metric("request_duration_seconds", meter.Durations, "From a request's arrival to the end of its answer; long polls wait by intent.", perEndpoint...)
 	mInFlight      = metric("in_flight_requests", meter.Gauge, "Requests that wait for their answer's end.")
+	mParked        = metric("parked_requests", meter.Gauge, "Requests that wait for the beginning of their answer and hold no worker.")
+	mUpstreams     = metric("http2_connections", meter.Gauge, "HTTP/2 connections to targets, on which requests wait.")
 	mRefused       = metric("refused_requests_total", meter.Counter, "Requests given back to the gateway, since there were max_requests.")
 	mUnmapped      = metric("unmapped_requests_total", meter.Counter, "Requests that could not be read, or that nothing is mapped for.")
 	mChannels      = metric("channels", meter.Gauge, "Connections to a gateway that are up.", "gateway")
@@ -52,6 +54,8 @@ func (p *Point) gather(e *meter.Emit) {
 		e.Histogram(mDuration, meter.SumLatency(ls...), labels...)
 	}
 	e.Value(mInFlight, float64(p.active.Load()))
+	e.Value(mParked, float64(p.parked.Load()))
+	e.Value(mUpstreams, float64(p.pool.http2()))
 	e.Value(mRefused, float64(p.refused.Load()))
 	e.Value(mUnmapped, float64(p.unmapped.Load()))
 	e.Value(mLogged, float64(p.requestLog.Written()))

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -238,9 +237,13 @@ func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole
 		c.unbounded()                                                 // the time begins to run when all is sent
 		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
 	}
-	if sender != nil || len(r.upgrade) > 0 {
+	switch {
+	case sender != nil || len(r.upgrade) > 0:
 		err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
-	} else {
+	case m.waits && !c.used: // it is not stale
+		r.park(st, m, c)
+		return false, nil
+	default:
 		var long bool
 		if long, err = r.response(c); long {
 			r.park(st, m, c)
@@ -299,41 +302,6 @@ func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error
 	}
 	t.put(c)
 	return nil
-}
-
-// broken ends a stream whose request failed.
-func (r *relay) broken(st *channel.Stream, c *conn, err error) error {
-	if c != nil {
-		c.raw.Close()
-	}
-	if st.Err() != nil {
-		return nil // the gateway took it back: that is why
-	}
-	st.Abort(code(err), err.Error())
-	return err
-}
-
-// closed says that a server closed its connection before a byte of its
-// answer.
-func closed(c *conn, err error) bool {
-	var bad *h1.Error
-	return c.rd.Buffered() == 0 && !errors.As(err, &bad) && !errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-func code(err error) channel.Code {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return channel.CodeTimeout
-	}
-	return channel.CodeFailed
-}
-
-// safe says that a method has no effect (RFC 9110, section 9.2.1).
-func safe(method []byte) bool {
-	switch string(method) {
-	case "GET", "HEAD", "OPTIONS", "PROPFIND":
-		return true
-	}
-	return false
 }
 
 // sendBody sends the rest of a request's body as it arrives. The time for the
@@ -410,22 +378,6 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 			return err
 		}
 	}
-}
-
-// reason makes the status line of a refusal say that the inside gave it: the
-// server's own words without blanks behind CMGConnector_.
-func reason(res *h1.Response) {
-	if res.Status < 400 {
-		if len(res.Reason) == 0 {
-			res.Reason = []byte(http.StatusText(res.Status))
-		}
-		return
-	}
-	words := string(res.Reason)
-	if strings.TrimSpace(words) == "" {
-		words = http.StatusText(res.Status)
-	}
-	res.Reason = append([]byte("CMGConnector_"), strings.Join(strings.Fields(words), "")...)
 }
 
 // buffers are for pieces of an answer's body.

@@ -102,7 +102,7 @@ func (c *client) loop(ctx context.Context, again bool) {
 		again = c.next(ctx)
 	}
 	if c.waits != nil {
-		c.conns.Go(func() { c.await(ctx) })
+		c.conns.Go(func() { c.stay(ctx) })
 		return
 	}
 	c.g.accounts.none.tally(c.x.bill.shard, noPoint, 0, 0).Add(0, c.in.n-c.paid, 0) // what became no request

@@ -46,7 +46,7 @@ type exchange struct {
 	bill     bill
 	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
 
-	gone   atomic.Bool // see abandon
+	gone     atomic.Bool // see abandon
 	attempts attempts
 	stream   atomic.Pointer[channel.Stream]
 }

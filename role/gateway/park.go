@@ -11,7 +11,7 @@ import (
 )
 
 // errParked says that a request waits for its answer without the goroutine
-// that brought it: client.await goes on with it.
+// that brought it: client.stay goes on with it.
 var errParked = errors.New("the request is parked")
 
 // wait blocks until the stream has its answer. A request that waits long is
@@ -64,9 +64,9 @@ func (c *client) leave(st *channel.Stream) error {
 	return errParked
 }
 
-// await reads for as long as the request is parked. What follows has frames
+// stay reads for as long as the request is parked. What follows has frames
 // of its own: a stack of 4 KiB is enough until then.
-func (c *client) await(ctx context.Context) {
+func (c *client) stay(ctx context.Context) {
 	err := c.rd.Wait()
 	c.resume(ctx, err)
 }
