@@ -159,9 +159,9 @@ func (u *upstreams) close() {
 	}
 }
 
-// tend closes connections that have been idle for too long, until ctx ends:
-// those of a target that nobody asks for any more as well.
-func (u *upstreams) tend(ctx context.Context) {
+// tendUpstreams closes connections that have been idle for too long, until
+// ctx ends: those of a target that nobody asks for any more as well.
+func (p *Point) tendUpstreams(ctx context.Context) {
 	tick := time.NewTicker(keepIdle / 3)
 	defer tick.Stop()
 	for {
@@ -169,14 +169,18 @@ func (u *upstreams) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			u.mu.Lock()
-			for _, t := range u.all {
-				t.mu.Lock()
-				t.drop(now)
-				t.mu.Unlock()
-			}
-			u.mu.Unlock()
+			p.live.Load().pool.tend(now)
 		}
+	}
+}
+
+func (u *upstreams) tend(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		t.mu.Lock()
+		t.drop(now)
+		t.mu.Unlock()
 	}
 }
 

@@ -27,11 +27,12 @@ type timeLimits struct {
 	park   time.Duration // a request that waits longer holds no buffers
 	linger time.Duration // after a refusal, for what the client still sends
 	point  time.Duration // for a connection point that a request could be sent to
+	settle time.Duration // in a drain, for who is connected to ask once more and be told
 }
 
 func usual() timeLimits {
 	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute,
-		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second}
+		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second}
 }
 
 // keepUnused is how much of a body that nobody wanted is read so that the
@@ -118,7 +119,7 @@ func (c *client) next(ctx context.Context) bool {
 		c.out = small(c.out)
 		c.readWithin(c.g.limits.idle)
 		c.idle.Store(true)
-		if c.ending.Load() || c.g.draining.Load() {
+		if c.ending.Load() {
 			return false
 		}
 		err := c.rd.Wait()

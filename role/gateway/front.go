@@ -78,8 +78,21 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { h2.run() })
 	handshakes := make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 	var conns sync.WaitGroup
+	shaking, stopShaking := context.WithCancel(inner) // who has asked for nothing when a drain has settled is not waited for
+	wg.Go(func() {
+		defer stopShaking()
+		select {
+		case <-g.settled:
+		case <-inner.Done():
+		}
+	})
 	defer func() {
-		h2.stop(g.cfg.Drain)
+		ln.Close()
+		g.accepting.Done()
+		if g.draining.Load() {
+			<-g.settled
+		}
+		h2.stop(g.live.Load().cfg.Drain)
 		conns.Wait()
 		stop()
 		wg.Wait()
@@ -110,7 +123,7 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 		}
 		sc := &slotConn{Conn: channel.Quick(c), slots: g.clients.slots}
 		conns.Go(func() {
-			if t := g.handshake(ctx, sc, handshakes); t != nil {
+			if t := g.handshake(shaking, sc, handshakes); t != nil {
 				g.greet(inner, t, h2, &conns)
 			}
 		})
@@ -130,11 +143,10 @@ func temporary(ctx context.Context, err error) bool {
 	return true
 }
 
-// handshake makes the TLS handshake. ctx ends with the first word of a
-// drain: who has not asked for anything yet is not waited for. nil: it
-// failed.
+// handshake makes the TLS handshake. ctx ends when a drain has settled: who
+// has not asked for anything by then is not waited for. nil: it failed.
 func (g *Gateway) handshake(ctx context.Context, c *slotConn, gate chan struct{}) *tls.Conn {
-	t := tls.Server(channel.NewGather(c, 0), g.front)
+	t := tls.Server(channel.NewGather(c, 0), g.live.Load().front)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	gate <- struct{}{}

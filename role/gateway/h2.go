@@ -210,6 +210,9 @@ func (a *h2Answer) answer(res *h1.Response, first []byte, end bool) error {
 	if !h1.NoBody(nil, res.Status) && (res.Length > 0 || res.Length == 0 && a.r.Method != "HEAD") {
 		h.Set("Content-Length", strconv.FormatInt(res.Length, 10))
 	}
+	if a.x.g.draining.Load() { // ends the connection, in HTTP/2's way
+		h.Set("Connection", "close")
+	}
 	if h.Get("Content-Type") == "" {
 		h["Content-Type"] = nil // net/http would guess one
 	}
