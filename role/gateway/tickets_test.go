@@ -60,16 +60,17 @@ func TestTickets(t *testing.T) {
 			go1(1, false) // each has a secret of its own so far
 			share := func(doc []byte) {
 				for i, r := range gs {
-					before := len(r.gw.tickets.shared)
+					known := func() int {
+						r.gw.tickets.mu.Lock()
+						defer r.gw.tickets.mu.Unlock()
+						return len(r.gw.tickets.shared)
+					}
+					before := known()
 					if err := ins[i].s.SendKeys(doc); err != nil {
 						t.Fatal(err)
 					}
 					ins[i].settled()
-					eventually(t, "the secrets are there", func() bool {
-						r.gw.tickets.mu.Lock()
-						defer r.gw.tickets.mu.Unlock()
-						return len(r.gw.tickets.shared) > before
-					})
+					eventually(t, "the secrets are there", func() bool { return known() > before })
 				}
 			}
 			share(secrets(t, 13))
