@@ -55,6 +55,7 @@ type client struct {
 
 	framing h1.Framing
 	chunked bool
+	last    bool // the answer is whole, and nothing follows it
 	timer   *time.Timer
 	readBy  time.Time // the deadline of reads, as set last; zero: not known
 	writeBy time.Time // of writes
@@ -307,6 +308,7 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	case c.ending.Load() || c.g.draining.Load() || c.g.memory.level() >= memoryTight:
 		c.framing.Close = true
 	}
+	c.last = end && c.framing.Close
 	if r.Length < 0 && end {
 		r.Length = int64(len(first))
 	}
@@ -337,6 +339,9 @@ func (c *client) piece(p []byte, end bool) error {
 func (c *client) flush() error {
 	if len(c.out) == 0 {
 		return nil
+	}
+	if c.last && len(c.out) <= oneRecord {
+		c.wire.Delay() // for the alert behind it
 	}
 	err := c.write(c.out)
 	if !c.chunked {
