@@ -26,6 +26,7 @@ cmg site issue gateway --name gateway-1 --host gw.example.com`,
 			if err != nil {
 				return err
 			}
+			defer easeCollector(s.app.lookup)()
 			return g.Run(ctx)
 		},
 	}.command(a)
