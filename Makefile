@@ -28,7 +28,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 STORIES     := $(if $(wildcard e2e/*_test.go),./e2e/...)
 
-.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench cross clean
+.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench pgo cross clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -97,6 +97,14 @@ bench: build ## W1-W6 on the built binary beside other gateways; PEERS, WORK, RO
 	$(GO) build -o $(BIN)/bench ./bench
 	eval "$$(GO='$(GO)' bench/install.sh bench/cache)"; CMG="$${CMG:-$(BIN)/cmg}" \
 	$(BIN)/bench run -peers '$(PEERS)' -wl '$(WORK)' -rounds $(ROUNDS) -d $(LENGTH) -results bench/results $(ARGS)
+
+# The compiler looks at cmd/cmg/default.pgo by itself. Renew it when the data
+# path has changed much; an old one does no harm.
+pgo: build ## cmd/cmg/default.pgo anew, from the bench: what the compiler is to spend its effort on
+	$(GO) build -o $(BIN)/bench ./bench
+	rm -rf $(BIN)/pgo && mkdir -p $(BIN)/pgo
+	CMG='$(BIN)/cmg' CMG_CPU_PROFILE='$(BIN)/pgo' $(BIN)/bench run -peers cmg -wl w1,w1h2,w1h2m,w2,w3,w3u,w4,w4r -rounds 1 -d 4s
+	$(GO) tool pprof -proto -output cmd/cmg/default.pgo $(BIN)/pgo/*.pprof
 
 microbench: ## every benchmark of a package, BENCH chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

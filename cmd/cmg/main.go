@@ -20,9 +20,11 @@ import (
 
 func main() {
 	limitMemory("/", os.LookupEnv)
+	profiled := profileCPU(os.LookupEnv, os.Stderr)
 	ctx, stop := untilSignal(context.Background())
 	code := execute(ctx, &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}, os.Args[1:])
 	stop()
+	profiled()
 	os.Exit(code)
 }
 
