@@ -62,6 +62,7 @@ var modules = map[string]string{
 	"github.com/coder/websocket":          "channel e2e",
 	"github.com/Azure/go-ntlmssp":         "role/connectionpoint",
 	"github.com/icholy/digest":            "role/connectionpoint",
+	"golang.org/x/net":                    "role/gateway",
 	"golang.org/x/sys":                    "blob channel content role/connectionpoint role/gateway cmd/cmg",
 	"github.com/prometheus/client_golang": "meter",
 	"github.com/google/go-cmp":            "tests",

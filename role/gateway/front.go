@@ -71,9 +71,7 @@ func (cs *clients) drain(limit time.Duration) {
 func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 	// Requests under way outlive ctx: a drain lets them finish.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
 	h2 := newH2Front(g)
-	wg.Go(func() { h2.run() })
 	shakes := handshakes{gate: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
 	var conns sync.WaitGroup
 	defer func() {
@@ -81,7 +79,6 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 		h2.stop(g.cfg.Drain)
 		conns.Wait()
 		stop()
-		wg.Wait()
 	}()
 	for {
 		c, err := ln.Accept()
@@ -135,7 +132,7 @@ func temporary(ctx context.Context, err error) bool {
 func (g *Gateway) greet(ctx context.Context, t *tls.Conn, h2 *h2Front, conns *sync.WaitGroup) {
 	state := t.ConnectionState()
 	if state.NegotiatedProtocol == "h2" {
-		h2.serve(t)
+		h2.serve(t, &state)
 		return
 	}
 	if auth.IsChannel(&state) {
