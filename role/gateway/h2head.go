@@ -28,7 +28,6 @@ type h2Head struct {
 	scheme    bool
 	path      []byte
 	authority []byte
-	host      []byte
 	length    int64 // -1: not told
 	cookie    []byte
 }
