@@ -98,9 +98,10 @@ bench: build ## W1-W6 on the built binary beside other gateways; PEERS, WORK, RO
 	eval "$$(GO='$(GO)' bench/install.sh bench/cache)"; CMG="$${CMG:-$(BIN)/cmg}" \
 	$(BIN)/bench run -peers '$(PEERS)' -wl '$(WORK)' -rounds $(ROUNDS) -d $(LENGTH) -results bench/results $(ARGS)
 
-# The compiler looks at cmd/cmg/default.pgo by itself. Renew it when the data
-# path has changed much; an old one does no harm.
-pgo: build ## cmd/cmg/default.pgo anew, from the bench: what the compiler is to spend its effort on
+# The compiler looks at cmd/cmg/default.pgo by itself. None is kept: to build
+# every package again by it costs a minute of CPU for each system, and no gain
+# was seen beyond what the bench's figures vary by.
+pgo: build ## cmd/cmg/default.pgo from the bench, for a profile-guided build
 	$(GO) build -o $(BIN)/bench ./bench
 	rm -rf $(BIN)/pgo && mkdir -p $(BIN)/pgo
 	CMG='$(BIN)/cmg' CMG_CPU_PROFILE='$(BIN)/pgo' $(BIN)/bench run -peers cmg -wl w1,w1h2,w1h2m,w2,w3,w3u,w4,w4r -rounds 1 -d 4s
