@@ -336,9 +336,26 @@ func (c *h2Conn) end(err error) {
 		c.g.log.Debug("http/2 connection ended", "from", c.remote, "why", fault.why)
 	}
 	c.fail(err)
+	if fault != nil && fault.code != h2NoError {
+		c.linger()
+	}
 	c.patience.Stop()
 	c.f.forget(c)
 	c.tls.Close()
+}
+
+// linger gives the client a moment to read why, before what it still sends
+// meets a reset.
+func (c *h2Conn) linger() {
+	c.tls.CloseWrite()
+	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.linger))
+	buf := pieces.Get().(*[]byte)
+	defer pieces.Put(buf)
+	for {
+		if _, err := c.tls.Read(*buf); err != nil {
+			return
+		}
+	}
 }
 
 // fail ends all requests.
