@@ -20,7 +20,7 @@ const helloMagic = "CMGc"
 // hello is the first frame each way.
 type hello struct {
 	min, max   uint16
-	features   uint64 // none is defined yet
+	features   uint64 // of the sender: featureUpgrade
 	credit     uint32 // bytes of body that may be sent on a new stream
 	streams    uint32 // how many streams may be open at once
 	published  uint64 // outside: the version of the publication it has

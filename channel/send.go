@@ -74,7 +74,7 @@ func (st *Stream) sending(n int, end bool) (flags byte, stop, ended bool, err er
 	if end {
 		st.sentEnd = true
 		flags, ended = flagEnd, st.recvEnd
-		stop = !st.s.outside && !st.recvEnd
+		stop = !st.s.outside && !st.recvEnd && !st.duplex
 	}
 	return flags, stop, ended, nil
 }

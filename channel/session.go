@@ -111,7 +111,7 @@ func Inside(c net.Conn, cfg Config) (*Session, error) { return begin(c, cfg, fal
 
 func begin(c net.Conn, cfg Config, outside bool) (*Session, error) {
 	cfg = cfg.withDefaults()
-	mine := hello{min: minVersion, max: maxVersion, credit: baseWindow, streams: uint32(cfg.MaxStreams),
+	mine := hello{min: minVersion, max: maxVersion, features: featureUpgrade, credit: baseWindow, streams: uint32(cfg.MaxStreams),
 		published: cfg.Version, name: cfg.Name, connection: cfg.Connection}
 	theirs, err := greet(c, mine, outside)
 	if err != nil {

@@ -27,6 +27,7 @@ type Stream struct {
 	blocked bool // the sender waits for credit
 	waits   bool // the reader waits for a piece of body
 	told    bool // that this end waits for credit
+	duplex  bool // neither direction ends the other
 	err     error
 	credit  int64  // bytes of body that may be sent
 	granted int64  // bytes of body that may still arrive

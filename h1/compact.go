@@ -5,10 +5,11 @@ import "encoding/binary"
 // The compact form of a head, as it crosses a channel. Numbers are unsigned
 // varints (encoding/binary), strings a number of bytes and the bytes.
 //
-//	request:  flags, method, target, host, length, count, count × field
-//	response: status, reason, length, count, count × field
+//	request:  flags, upgrade only with flag 2, method, target, host, length, count, count × field
+//	response: status, upgrade only with 101, reason, length, count, count × field
 //
-//	flags   1: HTTP/1.0
+//	flags   1: HTTP/1.0; 2: the client offers to go on with another protocol
+//	upgrade the protocols offered, or the one chosen, as in the field Upgrade
 //	length  0 no body, 1 chunked, 2 until close, n+3: n bytes
 //	field   one byte NameID, a string name only if that is 0, a string value
 //
@@ -17,8 +18,9 @@ import "encoding/binary"
 // other.
 
 const (
-	compactHTTP10 = 1
-	compactLength = 3 // added to a known length
+	compactHTTP10  = 1
+	compactUpgrade = 2
+	compactLength  = 3 // added to a known length
 )
 
 // AppendCompact appends the compact form of r to b.
@@ -27,7 +29,12 @@ func (r *Request) AppendCompact(b []byte) []byte {
 	if r.HTTP10 {
 		flags |= compactHTTP10
 	}
-	b = append(b, flags)
+	if len(r.Upgrade) > 0 {
+		b = append(b, flags|compactUpgrade)
+		b = appendString(b, r.Upgrade)
+	} else {
+		b = append(b, flags)
+	}
 	b = appendString(b, r.Method)
 	b = appendString(b, r.Target)
 	b = appendString(b, r.Host)
@@ -37,6 +44,9 @@ func (r *Request) AppendCompact(b []byte) []byte {
 // AppendCompact appends the compact form of r to b.
 func (r *Response) AppendCompact(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(r.Status))
+	if r.Status == 101 {
+		b = appendString(b, r.Upgrade)
+	}
 	b = appendString(b, r.Reason)
 	return appendRest(b, r.Length, r.Fields)
 }
@@ -107,6 +117,15 @@ func (u *unpack) bytes(mask byte) []byte {
 	return s
 }
 
+// upgrade reads protocols that may pass, at least one.
+func (u *unpack) upgrade() []byte {
+	p := u.bytes(isValue)
+	if kept, err := offered(p); err != nil || len(kept) == 0 || len(kept) != len(p) {
+		u.fail("a protocol that may not follow")
+	}
+	return p
+}
+
 func (u *unpack) length() int64 {
 	switch n := u.number(1<<62 + compactLength); n {
 	case 0:
@@ -174,7 +193,11 @@ func hop(id NameID) bool {
 func (r *Request) ParseCompact(b []byte) error {
 	r.Reset()
 	u := unpack{b: b}
-	r.HTTP10 = u.number(compactHTTP10)&compactHTTP10 != 0
+	flags := u.number(compactHTTP10 | compactUpgrade)
+	r.HTTP10 = flags&compactHTTP10 != 0
+	if flags&compactUpgrade != 0 {
+		r.Upgrade = u.upgrade()
+	}
 	r.Method = u.bytes(isToken)
 	r.Target = u.bytes(isQuery)
 	r.Host = u.bytes(isPath)
@@ -182,6 +205,9 @@ func (r *Request) ParseCompact(b []byte) error {
 	r.Fields = u.fields(r.Fields)
 	if u.err == nil && (len(r.Method) == 0 || len(r.Target) == 0 || !goodHost(r.Host) || r.Length == UntilClose) {
 		u.fail("method, target, host or length is not one of a request")
+	}
+	if len(r.Upgrade) > 0 && (r.Length != 0 || r.HTTP10) {
+		u.fail("a request with a body, or of HTTP/1.0, offers another protocol")
 	}
 	r.Path = r.Target
 	for i, c := range r.Target {
@@ -205,11 +231,17 @@ func (r *Response) ParseCompact(b []byte) error {
 	r.Reset()
 	u := unpack{b: b}
 	r.Status = int(u.number(599))
+	if r.Status == 101 {
+		r.Upgrade = u.upgrade()
+	}
 	r.Reason = u.bytes(isValue)
 	r.Length = u.length()
 	r.Fields = u.fields(r.Fields)
 	if u.err == nil && r.Status < 100 {
 		u.fail("the status is below 100")
+	}
+	if r.Status == 101 && r.Length != 0 {
+		u.fail("a 101 with a body")
 	}
 	return u.err
 }

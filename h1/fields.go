@@ -13,7 +13,9 @@ type framing struct {
 	hasLength, te       bool
 	close, keepAlive    bool
 	expect, expectOther bool
-	webSocket           bool     // Upgrade names it
+	webSocket           bool   // Upgrade names it
+	protocols           []byte // that Upgrade names
+	upgrades            int
 	nominated           [][]byte // names in Connection that go with this hop only
 }
 
@@ -84,7 +86,7 @@ func cutField(line []byte) (name, value []byte, err error) {
 func (f *framing) take(id NameID, name, value []byte) (keep bool, err error) {
 	switch id {
 	case 0:
-		return !(f.request && (reserved(name) || forwarded(name, 0))), nil
+		return !lookalike(name) && !(f.request && (reserved(name) || forwarded(name, 0))), nil
 	case ContentLength:
 		return false, f.contentLength(value)
 	case TransferEncoding:
@@ -107,6 +109,8 @@ func (f *framing) take(id NameID, name, value []byte) (keep bool, err error) {
 		return false, nil
 	case Upgrade:
 		f.webSocket = f.webSocket || bytes.EqualFold(value, []byte("websocket"))
+		f.protocols = value
+		f.upgrades++
 		return false, nil
 	case KeepAlive, ProxyAuthenticate, ProxyAuthorize, ProxyAuthInfo, ProxyConnection, TE, Trailer:
 		return false, nil

@@ -3,6 +3,7 @@ package h1
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -23,10 +24,16 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	for _, vs := range [][]vector{refusedHeads, normalisedHeads} {
+		for _, v := range vs {
+			f.Add([]byte(v.in))
+		}
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		rd := NewReader(bytes.NewReader(in))
 		var r Request
 		if err := rd.Request(&r); err != nil {
+			holdStricter(t, in, err)
 			return
 		}
 		text := string(AppendRequest(nil, &r, r.Target, r.Host))
@@ -65,6 +72,55 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%q: body %q, net/http reads %q, %v", in, ours, theirs, err)
 		}
 	})
+}
+
+// stricter says why we refuse what net/http takes. Everything else that we
+// refuse it refuses as well.
+var stricter = map[string]string{
+	"a line does not end in CR LF":                             "it takes a bare line feed, and passes over empty lines before a request",
+	"both Content-Length and Transfer-Encoding":                "it passes over the length, as RFC 9112 lets it; another server may not",
+	"more than one Content-Length":                             "it takes equal ones",
+	"Content-Length is not a number of at most 18 digits":      "it takes 19 digits, and passes over a bad length beside chunked",
+	"a Transfer-Encoding other than one chunked":               "it passes over one in HTTP/1.0",
+	"Transfer-Encoding in HTTP/1.0":                            "it passes over it",
+	"no Host":                                                  "only its server refuses this",
+	"the target's host is not the Host":                        "it takes the target's",
+	"Host is not a host name with an optional port":            "its server takes what is in no name of a host",
+	"a field is folded over two lines":                         "it joins the lines",
+	"a field name is not a token right before a colon":         "it takes a longer name, and a blank in it",
+	"the request line is not: method, target, version":         "it cuts at the first and the last blank",
+	"the target is neither a path nor an http(s) address":      "it takes other schemes, and the asterisk with each method",
+	"the path has an encoded slash, backslash or control byte": "two servers may decode them or not",
+	"the path has a dot segment":                               "it leaves them to whoever routes",
+	"the path has a character that has to be percent-encoded":  "it takes them",
+	"the query has a character that has to be percent-encoded": "it takes them",
+	"Connection is not a list of tokens":                       "it takes anything",
+	"more than one Upgrade":                                    "it takes several",
+	"Upgrade is not a list of protocols":                       "it takes anything",
+	"Upgrade is longer than 256 bytes":                         "it takes any length",
+	"CONNECT is not served":                                    "it leaves this to whoever routes",
+	"an expectation other than 100-continue":                   "only its server refuses this",
+	"an HTTP version other than 1.0 and 1.1":                   "it reads any, and refuses later",
+	"the method is not a token of at most 32 characters":       "it takes longer ones",
+	"the head is longer than 64 KiB":                           "its limit is its server's",
+	"more than 128 fields":                                     "it has no such limit",
+	"the target is longer than 16 KiB":                         "it has no such limit",
+	"the path has a percent sign without two hex digits":       "it takes them in a target that is no path",
+	"the path does not begin with a slash":                     "it takes an address without a path",
+}
+
+// holdStricter wants a reason where net/http takes what we refuse.
+func holdStricter(t *testing.T, in []byte, err error) {
+	var bad *Error
+	if !errors.As(err, &bad) {
+		return // it is cut short
+	}
+	if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(in))); err != nil {
+		return
+	}
+	if stricter[bad.Why] == "" {
+		t.Fatalf("%q: net/http takes what we refuse (%s), and nothing says why", in, bad.Why)
+	}
 }
 
 func FuzzResponse(f *testing.F) {
@@ -112,6 +168,10 @@ func FuzzCompact(f *testing.F) {
 	s := Response{Status: 200, Reason: []byte("OK"), Length: 5}
 	s.Add("ETag", []byte(`"x"`))
 	f.Add(s.AppendCompact(nil))
+	r.Upgrade = []byte("foo/1, websocket")
+	f.Add(r.AppendCompact(nil))
+	s = Response{Status: 101, Reason: []byte("Switching Protocols"), Upgrade: []byte("websocket")}
+	f.Add(s.AppendCompact(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var r Request
 		if r.ParseCompact(in) == nil && r.Target[0] == '/' && len(r.Host) > 0 {
@@ -119,7 +179,7 @@ func FuzzCompact(f *testing.F) {
 			if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(text))); err != nil {
 				t.Fatalf("%q: %v", text, err)
 			}
-			if n := bytes.Count(text, []byte("\r\n")); n > len(r.Fields)+4 {
+			if n := bytes.Count(text, []byte("\r\n")); n > len(r.Fields)+4+2*min(1, len(r.Upgrade)) {
 				t.Fatalf("%q: %d lines of %d fields", text, n, len(r.Fields))
 			}
 		}

@@ -30,6 +30,7 @@ const (
 	maxMethod = 32
 	maxName   = 256
 	maxChunk  = 256     // bytes of one chunk-size line
+	maxExtend = 8 << 10 // bytes of all chunk extensions of a body
 	maxTrail  = 8 << 10 // bytes of a trailer section, which is dropped
 )
 
@@ -80,7 +81,8 @@ type Request struct {
 	Close  bool    // the sender wants the connection closed after the answer
 	Expect bool    // the sender waits for 100 Continue before it sends the body
 
-	WebSocket bool // the sender asks to go on as a WebSocket (RFC 6455); HTTP/1.1 only
+	WebSocket bool   // the sender asks to go on as a WebSocket (RFC 6455); HTTP/1.1 only
+	Upgrade   []byte // the protocols the sender offers to go on with, of a request without a body; nil: none
 }
 
 // A Response is the head of a response.
@@ -90,6 +92,8 @@ type Response struct {
 	Fields []Field
 	Length int64 // of the body: 0 none, Chunked, UntilClose, or bytes
 	Close  bool  // the sender will close the connection after it
+
+	Upgrade []byte // the protocol that follows a 101
 }
 
 // Reset empties r and keeps its memory.

@@ -102,6 +102,18 @@ func reserved(name []byte) bool {
 	return len(name) > 3 && name[0]|0x20 == 'c' && name[1]|0x20 == 'm' && name[2]|0x20 == 'g' && (name[3] == '-' || name[3] == '_')
 }
 
+// lookalike says that a name looks as one that frames a message to a server
+// that takes underscores for hyphens.
+func lookalike(name []byte) bool {
+	switch len(name) {
+	case len("Content_Length"):
+		return name[7] == '_' && hasFold(name, "content_length")
+	case len("Transfer_Encoding"):
+		return name[8] == '_' && hasFold(name, "transfer_encoding")
+	}
+	return false
+}
+
 // forwarded says that a name tells of hops before us; a client's word on
 // that is not passed on.
 func forwarded(name []byte, id NameID) bool {

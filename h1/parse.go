@@ -45,7 +45,10 @@ func (r *Request) Parse(head []byte) error {
 	r.Expect = f.expect && !r.HTTP10 && r.Length != 0
 	r.Close = f.close || r.HTTP10 && !f.keepAlive
 	r.WebSocket = f.webSocket && !r.HTTP10 && f.nominates("upgrade")
-	return nil
+	if f.upgrades > 0 {
+		r.Upgrade, err = f.upgrade(r.Length)
+	}
+	return err
 }
 
 // requestLine reads "METHOD SP target SP HTTP/1.x": exactly two spaces.
@@ -265,6 +268,11 @@ func (r *Response) Parse(head, method []byte) error {
 	switch {
 	case f.te && (f.hasLength || http10):
 		return bad("Transfer-Encoding together with Content-Length or HTTP/1.0")
+	case r.Status == 101 && http10:
+		return bad("101 Switching Protocols in HTTP/1.0")
+	case r.Status == 101:
+		r.Upgrade, err = f.switched()
+		return err
 	case NoBody(method, r.Status):
 		if f.hasLength && string(method) == "HEAD" {
 			r.Length = f.length // what GET would send: the answer to HEAD says it too

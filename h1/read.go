@@ -195,6 +195,12 @@ func (rd *Reader) Request(r *Request) error {
 // Response reads the next response head, to a request with the given method,
 // into r. Interim responses (1xx) are passed over, at most eight.
 func (rd *Reader) Response(r *Response, method []byte) error {
+	return rd.ResponseTo(r, method, nil)
+}
+
+// ResponseTo is Response to a request that offered these protocols: 101 with
+// one of them is a response as well, behind which that protocol begins.
+func (rd *Reader) ResponseTo(r *Response, method, offered []byte) error {
 	for range 8 {
 		h, err := rd.head()
 		if err != nil {
@@ -207,6 +213,9 @@ func (rd *Reader) Response(r *Response, method []byte) error {
 			return nil
 		}
 		if r.Status == 101 {
+			if Accepts(offered, r.Upgrade) {
+				return nil
+			}
 			return bad("101 Switching Protocols, which was not asked for")
 		}
 	}
@@ -228,6 +237,7 @@ func (rd *Reader) Read(p []byte) (int, error) {
 type Body struct {
 	rd    *Reader
 	left  int64 // bytes left of the body or of the chunk; UntilClose
+	ext   int   // bytes of chunk extensions so far
 	chunk bool
 	first bool
 	done  bool
@@ -289,6 +299,9 @@ func (b *Body) nextChunk() error {
 	size, ext := line, []byte(nil)
 	if i := bytes.IndexByte(line, ';'); i >= 0 {
 		size, ext = line[:i], line[i+1:]
+	}
+	if b.ext += len(ext); b.ext > maxExtend {
+		return bad("the chunk extensions are longer than %d bytes", maxExtend)
 	}
 	if len(size) == 0 || len(size) > 15 || !all(ext, isValue) {
 		return bad("a chunk size is not a hex number")

@@ -3,6 +3,8 @@ package h1
 import (
 	"errors"
 	"io"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,99 +18,129 @@ func read(s string) (Request, *Reader, error) {
 	return r, rd, err
 }
 
+// TestRequestRefused: see vectors_test.go.
 func TestRequestRefused(t *testing.T) {
-	const ok = "GET / HTTP/1.1\r\nHost: a\r\n"
-	for name, c := range map[string]struct {
-		in     string
-		status int
-	}{
-		"length and chunked":           {ok + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
-		"chunked and length":           {ok + "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400},
-		"two lengths":                  {ok + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
-		"two equal lengths":            {ok + "Content-Length: 1\r\ncontent-length: 1\r\n\r\n", 400},
-		"length list":                  {ok + "Content-Length: 1, 1\r\n\r\n", 400},
-		"length plus":                  {ok + "Content-Length: +1\r\n\r\n", 400},
-		"length minus":                 {ok + "Content-Length: -1\r\n\r\n", 400},
-		"length hex":                   {ok + "Content-Length: 0x1\r\n\r\n", 400},
-		"length empty":                 {ok + "Content-Length:\r\n\r\n", 400},
-		"length huge":                  {ok + "Content-Length: 9999999999999999999\r\n\r\n", 400},
-		"te gzip":                      {ok + "Transfer-Encoding: gzip, chunked\r\n\r\n", 400},
-		"te twice":                     {ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
-		"te identity":                  {ok + "Transfer-Encoding: identity\r\n\r\n", 400},
-		"te with tab inside":           {ok + "Transfer-Encoding: \x0bchunked\r\n\r\n", 400},
-		"te in 1.0":                    {"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
-		"fold":                         {ok + "A: b\r\n c\r\n\r\n", 400},
-		"fold first":                   {"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400},
-		"bare lf":                      {"GET / HTTP/1.1\nHost: a\n\n", 400},
-		"bare lf in fields":            {ok + "A: b\nC: d\r\n\r\n", 400},
-		"bare cr":                      {ok + "A: b\rC: d\r\n\r\n", 400},
-		"nul in value":                 {ok + "A: b\x00\r\n\r\n", 400},
-		"nul in name":                  {ok + "A\x00: b\r\n\r\n", 400},
-		"space before colon":           {ok + "A : b\r\n\r\n", 400},
-		"tab before colon":             {ok + "A\t: b\r\n\r\n", 400},
-		"empty name":                   {ok + ": b\r\n\r\n", 400},
-		"no colon":                     {ok + "Abc\r\n\r\n", 400},
-		"delete character":             {ok + "A: \x7f\r\n\r\n", 400},
-		"no host":                      {"GET / HTTP/1.1\r\n\r\n", 400},
-		"two hosts":                    {ok + "Host: b\r\n\r\n", 400},
-		"host with path":               {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
-		"host with at":                 {"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400},
-		"absolute other host":          {"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"absolute without path":        {"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"two spaces":                   {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"space in target":              {"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"tab for space":                {"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"space at the end":             {"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400},
-		"http 0.9":                     {"GET /\r\n\r\n", 400},
-		"http 2.0":                     {"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505},
-		"http 1.2":                     {"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505},
-		"lower-case http":              {"GET / http/1.1\r\nHost: a\r\n\r\n", 400},
-		"method":                       {"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"method long":                  {strings.Repeat("A", 33) + " / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"connect":                      {"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 501},
-		"asterisk with get":            {"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"relative target":              {"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"encoded slash":                {"GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"encoded backslash":            {"GET /a%5Cb HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"backslash":                    {"GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"encoded nul":                  {"GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"encoded line feed":            {"GET /a%0a HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"percent cut":                  {"GET /a%4 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"percent without hex":          {"GET /a%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"dot dot":                      {"GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"dot dot at the end":           {"GET /a/.. HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"dot dot with parameter":       {"GET /a/..;x/b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"encoded dots":                 {"GET /a/%2e%2E/b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"half-encoded dots":            {"GET /a/.%2e/b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"dot":                          {"GET /a/./b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"fragment":                     {"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"fragment in query":            {"GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"high byte in target":          {"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"control in query":             {"GET /?\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"expectation":                  {ok + "Expect: 200-ok\r\n\r\n", 417},
-		"long target":                  {"GET /" + strings.Repeat("a", MaxTarget) + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-		"long head":                    {ok + "A: " + strings.Repeat("a", MaxHead) + "\r\n\r\n", 431},
-		"endless head":                 {ok + strings.Repeat("A: a\r\n", MaxHead), 431},
-		"many fields":                  {ok + strings.Repeat("A: a\r\n", MaxFields) + "\r\n", 431},
-		"long name":                    {ok + strings.Repeat("A", 257) + ": a\r\n\r\n", 400},
-		"cr before the request":        {"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"too many empty lines":         {"\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
-		"connection not tokens":        {ok + "Connection: (close)\r\n\r\n", 400},
-		"tls hello on a plain port":    {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", 400},
-		"preface of http2":             {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
-		"unicode line separator value": {ok + "A\xe2\x80\xa8: b\r\n\r\n", 400},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range refusedHeads {
+		t.Run(c.name, func(t *testing.T) {
 			_, _, err := read(c.in)
-			var e *Error
-			if !errors.As(err, &e) || e.Status != c.status {
-				t.Fatalf("got %v, want a refusal with %d", err, c.status)
+			refusedWith(t, err, c.status)
+		})
+	}
+	for _, c := range refusedBodies {
+		t.Run("body: "+c.name, func(t *testing.T) {
+			r, rd, err := read("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + c.in)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if !errors.Is(err, cmg.ErrInvalid) && !errors.Is(err, cmg.ErrTooLarge) {
-				t.Errorf("%v has no kind", err)
+			b := rd.Body(r.Length)
+			_, err = io.ReadAll(&b)
+			refusedWith(t, err, c.status)
+		})
+	}
+}
+
+func refusedWith(t *testing.T, err error, status int) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Status != status {
+		t.Fatalf("got %v, want a refusal with %d", err, status)
+	}
+	if !errors.Is(err, cmg.ErrInvalid) && !errors.Is(err, cmg.ErrTooLarge) {
+		t.Errorf("%v has no kind", err)
+	}
+}
+
+// TestRequestNormalised: what passes is written so that it can be read in one
+// way only, also behind the compact form.
+func TestRequestNormalised(t *testing.T) {
+	for _, c := range normalisedHeads {
+		t.Run(c.name, func(t *testing.T) {
+			r, _, err := read(c.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(AppendRequest(nil, &r, r.Target, r.Host)); got != c.want {
+				t.Errorf("written %q, want %q", got, c.want)
+			}
+			var back Request
+			if err := back.ParseCompact(r.AppendCompact(nil)); err != nil {
+				t.Fatal(err)
+			}
+			if got := string(AppendRequest(nil, &back, back.Target, back.Host)); got != c.want {
+				t.Errorf("behind the compact form %q, want %q", got, c.want)
 			}
 		})
 	}
+}
+
+// TestResponseRefused: see answers_test.go.
+func TestResponseRefused(t *testing.T) {
+	for _, c := range refusedAnswers {
+		t.Run(c.name, func(t *testing.T) {
+			var r Response
+			var e *Error
+			if err := NewReader(strings.NewReader(c.in)).Response(&r, []byte("GET")); !errors.As(err, &e) {
+				t.Errorf("got %v, want a refusal", err)
+			}
+		})
+	}
+}
+
+// TestVectorsInDocs holds the tables of docs/security.md against those here.
+// CMG_UPDATE=1 writes them.
+func TestVectorsInDocs(t *testing.T) {
+	const file = "../docs/security.md"
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(doc)
+	if len(refusedHeads)+len(normalisedHeads)+len(refusedBodies) < 60 || len(refusedAnswers) < 20 {
+		t.Fatal("there are fewer vectors than there have to be")
+	}
+	for name, vs := range map[string][]vector{"heads": refusedHeads, "normalised": normalisedHeads, "bodies": refusedBodies, "answers": refusedAnswers} {
+		begin, end := "<!-- vectors: "+name+" -->\n", "<!-- end -->"
+		i := strings.Index(text, begin)
+		if i < 0 {
+			t.Fatalf("%s has no table of %s", file, name)
+		}
+		i += len(begin)
+		j := i + strings.Index(text[i:], end)
+		if want := tableOf(vs); text[i:j] != want {
+			if os.Getenv("CMG_UPDATE") == "" {
+				t.Errorf("the table of %s in %s is not what is tested: CMG_UPDATE=1 writes it", name, file)
+			}
+			text = text[:i] + want + text[j:]
+		}
+	}
+	if os.Getenv("CMG_UPDATE") != "" {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func tableOf(vs []vector) string {
+	var b strings.Builder
+	b.WriteString("| Vector | Sent | Becomes |\n|---|---|---|\n")
+	for _, v := range vs {
+		becomes := strconv.Itoa(v.status)
+		if v.status == 0 {
+			becomes = excerpt(v.want)
+		}
+		b.WriteString("| " + v.name + " | " + excerpt(v.in) + " | " + becomes + " |\n")
+	}
+	return b.String()
+}
+
+// excerpt is a message on one line of a table; what is long is cut.
+func excerpt(s string) string {
+	if len(s) > 160 {
+		s = s[:60] + "…"
+	}
+	q := strconv.QuoteToASCII(s)
+	q = strings.NewReplacer(`\"`, `"`, `\u2026`, "…", "|", "¦", "`", "'").Replace(q[1 : len(q)-1])
+	return "`" + q + "`"
 }
 
 func TestRequest(t *testing.T) {

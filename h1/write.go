@@ -13,6 +13,9 @@ func AppendRequest(b []byte, r *Request, target, host []byte) []byte {
 	b = append(b, host...)
 	b = append(b, "\r\n"...)
 	b = appendFields(b, r.Fields)
+	if len(r.Upgrade) > 0 {
+		b = appendUpgrade(b, r.Upgrade)
+	}
 	switch {
 	case r.Length == Chunked:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
@@ -50,6 +53,9 @@ func AppendResponse(b []byte, r *Response, f Framing) (out []byte, chunked bool)
 	b = append(b, r.Reason...)
 	b = append(b, "\r\n"...)
 	b = appendFields(b, r.Fields)
+	if r.Status == 101 { // the connection is no more HTTP's: nothing to say of it
+		return append(appendUpgrade(b, r.Upgrade), "\r\n"...), false
+	}
 	switch {
 	case r.Status < 200 || r.Status == 204: // no length at all (RFC 9110, section 8.6)
 	case string(f.Method) == "HEAD" || r.Status == 304:
@@ -97,3 +103,9 @@ func AppendChunk(b, p []byte) []byte {
 
 // LastChunk ends a chunked body.
 const LastChunk = "0\r\n\r\n"
+
+func appendUpgrade(b, protocols []byte) []byte {
+	b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+	b = append(b, protocols...)
+	return append(b, "\r\n"...)
+}

@@ -23,6 +23,7 @@ outward only, and passes what arrives to the servers that the site maps.`,
 			if err != nil {
 				return err
 			}
+			defer easeCollector(s.app.lookup)()
 			return l.run(ctx, p.Run)
 		},
 	}.command(a)

@@ -30,6 +30,7 @@ cmg site issue gateway --name gateway-1 --host gw.example.com`,
 			if err != nil {
 				return err
 			}
+			defer easeCollector(s.app.lookup)()
 			return l.run(ctx, g.Run)
 		},
 	}.command(a)

@@ -21,6 +21,7 @@ import (
 
 func main() {
 	limitMemory("/", os.LookupEnv)
+	profiled := profileCPU(os.LookupEnv, os.Stderr)
 	ctx, stop := untilSignal(context.Background())
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}
 	if err := a.inherit(); err != nil {
@@ -29,6 +30,7 @@ func main() {
 	}
 	code := execute(ctx, a, os.Args[1:])
 	stop()
+	profiled()
 	os.Exit(code)
 }
 

@@ -63,14 +63,15 @@ func (p *Point) work(j job) {
 // A relay passes one request after the other to a server and the answer
 // back.
 type relay struct {
-	p      *Point
-	req    h1.Request
-	res    h1.Response
-	out    []byte // text towards the server
-	head   []byte // compact head towards the gateway
-	method []byte
-	id     string
-	length int64
+	p       *Point
+	req     h1.Request
+	res     h1.Response
+	out     []byte // text towards the server
+	head    []byte // compact head towards the gateway
+	method  []byte
+	id      string
+	length  int64
+	upgrade []byte // protocols that the client offers to go on with; its memory is used again
 	bill
 }
 
@@ -106,6 +107,7 @@ func (r *relay) serve(j job) error {
 	}
 	r.method = append(r.method[:0], r.req.Method...)
 	r.length = r.req.Length
+	r.upgrade = append(r.upgrade[:0], r.req.Upgrade...)
 	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
 	return r.exchange(st, m.target)
@@ -125,6 +127,7 @@ func (r *relay) targetOf(m *mapping) []byte {
 // server cannot have acted on the request.
 func (r *relay) exchange(st *channel.Stream, t *target) error {
 	body, whole := st.First()
+	whole = whole || len(r.upgrade) > 0 // what follows is not HTTP's
 	if r.length != h1.Chunked && int64(len(body)) > r.length {
 		return r.broken(st, nil, errMoreBody)
 	}
@@ -207,13 +210,15 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 		c.unbounded()                                                 // the time begins to run when all is sent
 		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
 	}
-	err = c.rd.Response(&r.res, r.method)
+	err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
 	if err != nil && sender == nil && c.used && safe(r.method) && st.Err() == nil && closed(c, err) {
 		r.count(c)
 		c.raw.Close()
 		return true, nil
 	}
-	if err == nil {
+	if err == nil && r.res.Status == http.StatusSwitchingProtocols {
+		err = r.carry(st, c)
+	} else if err == nil {
 		err = r.answer(st, c)
 	} else {
 		err = fmt.Errorf("read from %s: %w", t.address, err)

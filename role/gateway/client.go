@@ -24,6 +24,7 @@ type timeLimits struct {
 	head   time.Duration // from a head's first byte to its last
 	body   time.Duration // without a byte of a body
 	write  time.Duration // for one write
+	tunnel time.Duration // without a byte either way, when the connection is no more HTTP's
 	park   time.Duration // a request that waits longer holds no buffers
 	linger time.Duration // after a refusal, for what the client still sends
 	point  time.Duration // for a connection point that a request could be sent to
@@ -31,7 +32,7 @@ type timeLimits struct {
 }
 
 func usual() timeLimits {
-	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute,
+	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute, tunnel: 10 * time.Minute,
 		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second}
 }
 
@@ -55,6 +56,7 @@ type client struct {
 
 	framing h1.Framing
 	chunked bool
+	last    bool // the answer is whole, and nothing follows it
 	timer   *time.Timer
 	readBy  time.Time // the deadline of reads, as set last; zero: not known
 	writeBy time.Time // of writes
@@ -300,11 +302,14 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	switch { // whatever ends the connection behind this answer: say so
 	case c.unread():
 		c.framing.Close = true
+	case len(c.req.Upgrade) > 0 && c.rd.Buffered() > 0: // perhaps of a protocol that was not taken
+		c.framing.Close = true
 	case r.Length < 0 && !end && c.framing.HTTP10:
 		c.framing.Close = true
 	case c.ending.Load() || c.g.draining.Load() || c.g.memory.level() >= memoryTight:
 		c.framing.Close = true
 	}
+	c.last = end && c.framing.Close
 	if r.Length < 0 && end {
 		r.Length = int64(len(first))
 	}
@@ -335,6 +340,9 @@ func (c *client) piece(p []byte, end bool) error {
 func (c *client) flush() error {
 	if len(c.out) == 0 {
 		return nil
+	}
+	if c.last && len(c.out) <= oneRecord {
+		c.wire.Delay() // for the alert behind it
 	}
 	err := c.write(c.out)
 	if !c.chunked {

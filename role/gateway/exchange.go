@@ -44,6 +44,7 @@ type exchange struct {
 	res      h1.Response
 	started  time.Time
 	bill     bill
+	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
 
 	gone   atomic.Bool // see abandon
 	stream atomic.Pointer[channel.Stream]
@@ -94,6 +95,7 @@ func (x *exchange) begin(method string, path []byte) {
 	x.started = x.g.now()
 	x.id, x.method, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, false, false
 	x.path = append(x.path[:0], path...)
+	x.upgrade = x.upgrade[:0]
 	x.bill.begin()
 	x.g.counts.requests.Add(1)
 }
@@ -210,6 +212,7 @@ func (x *exchange) compact() error {
 	r.AddKnown(h1.XForwardedHost, r.Host)
 	r.AddKnown(h1.XForwardedProto, https)
 	x.head = r.AppendCompact(x.head[:0])
+	x.upgrade = append(x.upgrade[:0], r.Upgrade...)
 	return nil
 }
 

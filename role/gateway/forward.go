@@ -43,7 +43,7 @@ func (x *exchange) forward(ctx context.Context) error {
 			}
 			return cmg.Refuse(503, "CMGService_NoConnectionPoint", "no connection point is connected to this gateway", last)
 		}
-		st, err := s.Open(x.head, x.inline(), x.whole && len(x.first) <= channel.MaxInline)
+		st, err := s.Open(x.inwardHead(s), x.inline(), x.whole && len(x.first) <= channel.MaxInline && len(x.upgrade) == 0)
 		if err == nil {
 			pt.requests.Add(1)
 			x.bill.point = pt
@@ -200,11 +200,14 @@ func (x *exchange) follow(ctx context.Context, st *channel.Stream) error {
 	if err != nil {
 		return err
 	}
-	if err := x.res.ParseCompact(h); err != nil || x.res.Status < 200 {
+	if err := x.res.ParseCompact(h); err != nil || x.res.Status < 200 && (x.res.Status != 101 || len(x.upgrade) == 0) {
 		return cmg.Refuse(502, "CMGConnector_Failed", "the connection point sent an answer that is not HTTP", err)
 	}
 	x.res.Drop(h1.RequestID) // a server's echo
 	x.res.AddKnown(h1.RequestID, x.idBytes)
+	if x.res.Status == 101 {
+		return x.switchOver(st)
+	}
 	p, end := st.First()
 	return x.copyAnswer(st, p, end)
 }
@@ -227,7 +230,16 @@ func (x *exchange) copyAnswer(st *channel.Stream, p []byte, end bool) error {
 	if err := x.out.answer(&x.res, p, end); err != nil {
 		return errors.Join(errGone, err)
 	}
+	var quiet leaver
+	if length < 0 {
+		quiet, _ = x.out.(leaver)
+	}
 	for !end {
+		if quiet != nil {
+			if err := quiet.await(st); err != nil {
+				return errors.Join(errGone, err)
+			}
+		}
 		p, err := st.Next()
 		switch {
 		case err == io.EOF:

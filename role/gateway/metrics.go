@@ -19,6 +19,7 @@ var (
 	mRefusals      = metric("refusals_total", meter.Counter, "Requests that this instance answered with a refusal of its own.", "code")
 	mInFlight      = metric("in_flight_requests", meter.Gauge, "Requests that wait for their answer's end.")
 	mParked        = metric("parked_requests", meter.Gauge, "Requests over HTTP/1.1 that hold no buffer while they wait.")
+	mUpgraded      = metric("upgraded_connections", meter.Gauge, "Connections of clients that went on with another protocol, such as WebSockets.")
 	mConnections   = metric("client_connections", meter.Gauge, "Connections of clients that are open.")
 	mShed          = metric("shed_connections_total", meter.Counter, "Connections closed before the handshake, since there were too many.")
 	mHandshakes    = metric("handshake_errors_total", meter.Counter, "TLS handshakes that clients did not finish.")
@@ -62,6 +63,7 @@ func (g *Gateway) gather(e *meter.Emit) {
 	n := func(f *meter.Family, v *atomic.Int64) { e.Value(f, float64(v.Load())) }
 	n(mInFlight, &g.counts.inFlight)
 	n(mParked, &g.counts.parked)
+	n(mUpgraded, &g.counts.upgraded)
 	n(mShed, &g.counts.shed)
 	n(mHandshakes, &g.counts.handshakeErrors)
 	n(mRepeated, &g.counts.repeated)

@@ -43,6 +43,9 @@ func (c *client) parkUntil(st *channel.Stream) error {
 	if cap(c.out) > 0 {
 		c.out = nil
 	}
+	if err := c.wire.Settle(); err != nil {
+		return err
+	}
 	c.setReadBy(time.Time{})
 	c.mayEnd = c.x.harmless()
 	c.since.Store(time.Now().UnixNano())

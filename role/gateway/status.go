@@ -14,7 +14,7 @@ import (
 
 // counters count what this instance did since it started.
 type counters struct {
-	requests, inFlight, parked, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
+	requests, inFlight, parked, upgraded, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
 
 	refusals sync.Map // code → *atomic.Int64; codes are our own, so there are few
 }
