@@ -67,7 +67,7 @@ func (s *h2Site) serve(w http.ResponseWriter, r *http.Request) {
 
 // firstH2 gives an HTTP/2 connection, or nil.
 func (r *running) firstH2() (c *h2Conn) {
-	for _, u := range r.p.pool.all {
+	for _, u := range r.p.live.Load().pool.all {
 		u.h2.mu.Lock()
 		defer u.h2.mu.Unlock()
 		if len(u.h2.conns) > 0 {
@@ -238,7 +238,7 @@ func TestServerWithoutH2(t *testing.T) {
 	if n := opened.Load(); n > 3 {
 		t.Errorf("%d connections", n)
 	}
-	for _, u := range r.p.pool.all {
+	for _, u := range r.p.live.Load().pool.all {
 		if u.h2.speaks() {
 			t.Error("it will be asked again")
 		}
@@ -321,7 +321,7 @@ func TestParkedTooLong(t *testing.T) {
 	failure(t, "http/1.1", g.do("GET", "/h1/wait", nil), channel.CodeTimeout)
 	st := g.begin("GET", "/bgb/wait", 0, nil, true)
 	eventually(t, "it waits", func() bool { return r.p.parked.Load() == 1 })
-	for _, u := range r.p.pool.all {
+	for _, u := range r.p.live.Load().pool.all {
 		u.h2.tend(time.Now().Add(time.Second), c.AnswerTime)
 	}
 	failure(t, "http/2", finish(st), channel.CodeTimeout)

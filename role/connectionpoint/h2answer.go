@@ -205,7 +205,7 @@ var (
 
 // answerH2 is relay.answer for HTTP/2.
 func (r *relay) answerH2(w *wait, c *h2Conn) error {
-	limit := r.p.cfg.AnswerTime
+	limit := r.p.live.Load().cfg.AnswerTime
 	body, end, err := c.more(w, limit, true)
 	if err != nil {
 		return err

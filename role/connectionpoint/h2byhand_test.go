@@ -221,7 +221,7 @@ func TestSilentServer(t *testing.T) {
 	st := g.begin("POST", "/bgb/x", 4, []byte("body"), true)
 	eventually(t, "it waits", func() bool { return r.p.parked.Load() == 1 })
 	tend := func(in time.Duration) {
-		for _, u := range r.p.pool.all {
+		for _, u := range r.p.live.Load().pool.all {
 			u.h2.tend(time.Now().Add(in), time.Hour)
 		}
 	}

@@ -181,6 +181,18 @@ func (p *h2Pool) tend(now time.Time, answerTime time.Duration) {
 	}
 }
 
+// retire takes no more requests; connections end with their last one.
+func (p *h2Pool) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.conns {
+		c.mu.Lock()
+		c.away = true
+		c.mu.Unlock()
+	}
+}
+
 // close ends all connections and returns when nothing of them is left.
 func (p *h2Pool) close() {
 	p.end()

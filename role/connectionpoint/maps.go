@@ -88,6 +88,7 @@ type maps struct {
 	state string
 	etag  string
 	raw   []byte
+	one   sync.Mutex // map taken at a time
 }
 
 func newMaps(p *Point) *maps { return &maps{p: p, state: "not asked yet"} }
@@ -116,11 +117,35 @@ func (m *maps) load() error {
 
 // take checks a map and lets all new requests meet it.
 func (m *maps) take(raw []byte) error {
+	m.one.Lock()
+	defer m.one.Unlock()
+	return m.set(raw)
+}
+
+// again makes the table anew, for what in it comes from the configuration.
+func (m *maps) again() error {
+	m.one.Lock()
+	defer m.one.Unlock()
+	if m.raw == nil {
+		return nil
+	}
+	return m.set(m.raw)
+}
+
+// has says that raw is the map in force.
+func (m *maps) has(raw []byte) bool {
+	m.one.Lock()
+	defer m.one.Unlock()
+	return string(raw) == string(m.raw)
+}
+
+func (m *maps) set(raw []byte) error {
+	live := m.p.live.Load()
 	var doc cmg.Map
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return fmt.Errorf("read map: %w: %w", err, cmg.ErrInvalid)
 	}
-	pub, err := auth.ReadPublication(m.p.identity, doc.Publication, m.p.cfg.Now())
+	pub, err := auth.ReadPublication(live.identity, doc.Publication, m.p.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("read map: publication: %w", err)
 	}
@@ -129,7 +154,7 @@ func (m *maps) take(raw []byte) error {
 		if err := e.Check(); err != nil {
 			return err
 		}
-		target, base, err := m.p.pool.target(e.Target)
+		target, base, err := live.pool.target(e.Target)
 		if err != nil {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
@@ -147,13 +172,11 @@ func (m *maps) take(raw []byte) error {
 
 // follow asks for the map until ctx ends.
 func (m *maps) follow(ctx context.Context) {
-	// HTTP/1.1, of which a request that takes too long closes its connection:
-	// the next one does not go down the same dead one.
-	client := &http.Client{Timeout: mapTime, Transport: &http.Transport{TLSClientConfig: m.p.identity.Client()}}
-	defer client.CloseIdleConnections()
+	client := newSiteClient(m.p)
+	defer client.close()
 	failing := false
 	for {
-		err := m.refresh(ctx, client)
+		err := m.refresh(ctx, client.now())
 		m.mu.Lock()
 		m.state = "ok"
 		if err != nil {
@@ -186,7 +209,7 @@ func (m *maps) refresh(ctx context.Context, client *http.Client) error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if string(raw) == string(m.raw) {
+	if m.has(raw) {
 		m.etag = etag
 		return nil
 	}

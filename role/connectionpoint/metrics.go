@@ -22,6 +22,8 @@ var (
 	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of the last round trips on the channels to a gateway.", "gateway")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
+	mReloads       = metric("config_reloads_total", meter.Counter, "Attempts to take the configuration anew.", "result")
+	mReloadBad     = metric("config_refused", meter.Gauge, "1 while the last configuration was refused and the one before is in force.")
 	mMap           = metric("map_version", meter.Gauge, "Version of the publication in the map in force; 0: none.")
 )
 
@@ -55,11 +57,14 @@ func (p *Point) gather(e *meter.Emit) {
 	}
 	e.Value(mInFlight, float64(p.active.Load()))
 	e.Value(mParked, float64(p.parked.Load()))
-	e.Value(mUpstreams, float64(p.pool.http2()))
+	e.Value(mUpstreams, float64(p.live.Load().pool.http2()))
 	e.Value(mRefused, float64(p.refused.Load()))
 	e.Value(mUnmapped, float64(p.unmapped.Load()))
 	e.Value(mLogged, float64(p.requestLog.Written()))
 	e.Value(mLogDropped, float64(p.requestLog.Dropped()))
+	e.Value(mReloads, float64(p.reload.Taken()), "taken")
+	e.Value(mReloads, float64(p.reload.Refused()), "refused")
+	e.Value(mReloadBad, p.reload.Badness())
 	p.gatherChannels(e)
 	version := uint64(0)
 	if t := p.maps.table.Load(); t != nil {
@@ -69,9 +74,9 @@ func (p *Point) gather(e *meter.Emit) {
 }
 
 func (p *Point) gatherChannels(e *meter.Emit) {
-	for _, pl := range p.places {
+	for _, pl := range p.fleet.places() {
 		var up, flight, trip float64
-		for _, l := range p.links {
+		for _, l := range p.fleet.links() {
 			if h := l.cur.Load(); h != nil && l.place == pl {
 				s := h.s
 				up, flight, trip = up+1, flight+float64(s.InFlight()), max(trip, s.RTT().Seconds())

@@ -220,7 +220,7 @@ func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole
 	} else {
 		r.out = append(r.out, body...)
 	}
-	c.within(r.p.cfg.AnswerTime)
+	c.within(r.p.live.Load().cfg.AnswerTime)
 	_, err = c.Write(r.out)
 	r.out = r.out[:n]
 	if err != nil { // the server has not all of it, and cannot have acted on it
@@ -307,7 +307,7 @@ func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error
 // sendBody sends the rest of a request's body as it arrives. The time for the
 // answer begins to run at its end.
 func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
-	defer func() { c.raw.SetReadDeadline(time.Now().Add(r.p.cfg.AnswerTime)) }()
+	defer func() { c.raw.SetReadDeadline(time.Now().Add(r.p.live.Load().cfg.AnswerTime)) }()
 	length := r.length
 	var chunk []byte
 	for {
@@ -329,7 +329,7 @@ func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
 			chunk = h1.AppendChunk(chunk[:0], p)
 			p = chunk
 		}
-		c.raw.SetWriteDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+		c.raw.SetWriteDeadline(time.Now().Add(r.p.live.Load().cfg.AnswerTime))
 		if _, err := c.Write(p); err != nil {
 			return err
 		}
@@ -366,7 +366,7 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 		return err
 	}
 	for {
-		c.within(r.p.cfg.AnswerTime)
+		c.within(r.p.live.Load().cfg.AnswerTime)
 		n, err := body.Read(*buf)
 		switch {
 		case err == io.EOF || err == nil && body.Done():

@@ -150,7 +150,8 @@ func (u *upstreams) target(s string) (*target, string, error) {
 	return t, base, nil
 }
 
-func (u *upstreams) close() {
+// retire closes what is idle. What is under way ends by itself.
+func (u *upstreams) retire() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, t := range u.all {
@@ -162,14 +163,59 @@ func (u *upstreams) close() {
 		t.idle = nil
 		t.mu.Unlock()
 		if t.h2 != nil {
+			t.h2.retire()
+		}
+	}
+}
+
+// close ends all connections.
+func (u *upstreams) close() {
+	u.retire()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		if t.h2 != nil {
 			t.h2.close()
 		}
 	}
 }
 
-// tend closes connections that have been idle for too long, until ctx ends:
-// those of a target that nobody asks for any more as well.
-func (u *upstreams) tend(ctx context.Context) {
+// retired are the upstreams of earlier configurations on which requests still
+// wait.
+type retired struct {
+	mu  sync.Mutex
+	all []*upstreams
+}
+
+func (r *retired) add(u *upstreams) {
+	u.retire()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, u)
+}
+
+// tend looks after them, and forgets those that nobody needs any more.
+func (r *retired) tend(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = slices.DeleteFunc(r.all, func(u *upstreams) bool {
+		u.tend(now)
+		return u.http2() == 0
+	})
+}
+
+func (r *retired) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.all {
+		u.close()
+	}
+	r.all = nil
+}
+
+// tendUpstreams closes connections that have been idle for too long, until
+// ctx ends: those of a target that nobody asks for any more as well.
+func (p *Point) tendUpstreams(ctx context.Context) {
 	tick := time.NewTicker(keepIdle / 3)
 	defer tick.Stop()
 	for {
@@ -177,16 +223,21 @@ func (u *upstreams) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			u.mu.Lock()
-			for _, t := range u.all {
-				t.mu.Lock()
-				t.drop(now)
-				t.mu.Unlock()
-				if t.h2 != nil {
-					t.h2.tend(now, u.answerTime)
-				}
-			}
-			u.mu.Unlock()
+			p.live.Load().pool.tend(now)
+			p.retired.tend(now)
+		}
+	}
+}
+
+func (u *upstreams) tend(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		t.mu.Lock()
+		t.drop(now)
+		t.mu.Unlock()
+		if t.h2 != nil {
+			t.h2.tend(now, u.answerTime)
 		}
 	}
 }

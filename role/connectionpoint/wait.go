@@ -92,7 +92,7 @@ func (w *wait) goOn(c *conn, err error) {
 		err = c.rd.Response(&r.res, r.method)
 	}
 	if err == nil {
-		c.within(w.p.cfg.AnswerTime)
+		c.within(w.p.live.Load().cfg.AnswerTime)
 		err = r.answer(w.st, c)
 	} else {
 		err = fmt.Errorf("read from %s: %w", t.address, err)
@@ -191,7 +191,7 @@ func (r *relay) response(c *conn) (long bool, err error) {
 		return false, err
 	}
 	c.by = time.Time{} // the lookout has set another deadline
-	c.within(r.p.cfg.AnswerTime)
+	c.within(r.p.live.Load().cfg.AnswerTime)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, err
 	}

@@ -28,11 +28,12 @@ type timeLimits struct {
 	park   time.Duration // a request that waits longer holds no buffers
 	linger time.Duration // after a refusal, for what the client still sends
 	point  time.Duration // for a connection point that a request could be sent to
+	settle time.Duration // in a drain, for who is connected to ask once more and be told
 }
 
 func usual() timeLimits {
 	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute, tunnel: 10 * time.Minute,
-		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second}
+		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second}
 }
 
 // keepUnused is how much of a body that nobody wanted is read so that the
@@ -55,6 +56,7 @@ type client struct {
 
 	framing h1.Framing
 	chunked bool
+	last    bool // the answer is whole, and nothing follows it
 	timer   *time.Timer
 	readBy  time.Time // the deadline of reads, as set last; zero: not known
 	writeBy time.Time // of writes
@@ -134,7 +136,7 @@ func (c *client) next(ctx context.Context) bool {
 		c.out = small(c.out)
 		c.readWithin(c.g.limits.idle)
 		c.idle.Store(true)
-		if c.ending.Load() || c.g.draining.Load() {
+		if c.ending.Load() {
 			return false
 		}
 		err := c.rd.Wait()
@@ -330,6 +332,7 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	case c.ending.Load() || c.g.draining.Load() || c.g.memory.level() >= memoryTight:
 		c.framing.Close = true
 	}
+	c.last = end && c.framing.Close
 	if r.Length < 0 && end {
 		r.Length = int64(len(first))
 	}
@@ -360,6 +363,9 @@ func (c *client) piece(p []byte, end bool) error {
 func (c *client) flush() error {
 	if len(c.out) == 0 {
 		return nil
+	}
+	if c.last && len(c.out) <= oneRecord {
+		c.wire.Delay() // for the alert behind it
 	}
 	err := c.write(c.out)
 	if !c.chunked {

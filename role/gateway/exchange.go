@@ -200,7 +200,7 @@ func allowed(methods []string, m string) bool {
 // this gateway has to say.
 func (x *exchange) compact() error {
 	x.caller.Gateway = x.g.cfg.Name
-	signed, err := x.g.signer.Sign(x.caller, x.started)
+	signed, err := x.g.live.Load().signer.Sign(x.caller, x.started)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	if x.body != nil {
 		return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes no body", nil)
 	}
-	if x.g.locator == nil {
+	if x.g.live.Load().locator == nil {
 		return cmg.Refuse(404, "CMGService_No_Content", "this gateway serves no content", nil)
 	}
 	claims, err := e.trust.Content(x.evidence.Authorization, x.started)
@@ -57,7 +57,7 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, manifestTime)
 	defer cancel()
-	doc, err := x.g.locator.Locate(ctx, grant, claims.Expires)
+	doc, err := x.g.live.Load().locator.Locate(ctx, grant, claims.Expires)
 	var refused *cmg.Refusal
 	if errors.As(err, &refused) {
 		return refused

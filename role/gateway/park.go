@@ -47,6 +47,9 @@ func (c *client) leave(st *channel.Stream) error {
 		return errMemory()
 	}
 	c.slim()
+	if err := c.wire.Settle(); err != nil {
+		return err
+	}
 	c.setReadBy(time.Time{})
 	c.mayEnd = c.x.harmless()
 	c.since.Store(time.Now().UnixNano())

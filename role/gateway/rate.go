@@ -49,7 +49,7 @@ func (b *tokenBucket) take(c CallerLimits, now time.Time) (wait time.Duration) {
 // used. Callers without a row of their own have no bucket: a table that is
 // full is not to make one caller wait for another.
 func (x *exchange) limit() error {
-	row, c := x.bill.caller, x.g.cfg.CallerLimits
+	row, c := x.bill.caller, x.g.live.Load().cfg.CallerLimits
 	if c.Rate == 0 || row == &x.g.accounts.callers.others {
 		return nil
 	}
