@@ -21,7 +21,8 @@ type Device struct {
 	Agent       string    `json:"agent"`       // agent version, as registered
 	Certificate []byte    `json:"certificate"` // signing certificate, DER: its key signs messages
 	Approval    Approval  `json:"approval"`
-	Proof       Proof     `json:"proof"` // how the device was proven when it registered
+	Proof       Proof     `json:"proof"`                // how the device was proven when it registered
+	Thumbprint  string    `json:"thumbprint,omitempty"` // of the TLS client certificate it registered with, SHA-256 in hex
 	Registered  time.Time `json:"registered"`
 	LastSeen    time.Time `json:"last_seen"`
 }

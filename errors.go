@@ -65,6 +65,7 @@ type Refusal struct {
 	Code   string // such as CMGService_Invalid_Token: letters, digits and underscores
 	Why    string // one short sentence without secrets, safe to show to the caller
 	Err    error  // the inner cause, for the log only; may be nil
+	Facts  []Fact // what was found, for the log and cmg explain only; never a secret
 }
 
 // Refuse makes a Refusal; cause may be nil.

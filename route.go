@@ -24,6 +24,9 @@ const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
 // HTTPS. A segment behind it names the instance that is wanted.
 const ChannelPath = "/cmg/v1/channel"
 
+// ownPaths are what gateways and connection points say to one another.
+const ownPaths = "/cmg/"
+
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
@@ -47,7 +50,7 @@ func (r Route) Check() error {
 		return bad("the prefix has to begin with / and name at least one segment")
 	case strings.HasSuffix(r.Prefix, "/") || strings.ContainsAny(r.Prefix, "?#%\\ ") || strings.Contains(r.Prefix, "//") || strings.Contains(r.Prefix+"/", "/../") || strings.Contains(r.Prefix+"/", "/./"):
 		return bad("the prefix has to be plain segments without a closing slash")
-	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ChannelPath+"/"):
+	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ownPaths):
 		return bad("the gateway answers this path itself")
 	case len(r.Methods) == 0:
 		return bad("no method is allowed")
@@ -81,6 +84,9 @@ type Publication struct {
 	Routes  []Route           `json:"routes"`
 	Anchors []string          `json:"anchors"` // client trust anchors and intermediates, PEM, one each
 	Keys    []json.RawMessage `json:"keys"`    // public keys of site tokens, JWK (RFC 7517)
+
+	Hierarchy string `json:"hierarchy,omitempty"` // GUID in lower case; bulk registration tokens name it
+	Blocks    Blocks `json:"blocks,omitzero"`     // who is refused whatever is shown
 }
 
 // Check says what is wrong with p.
@@ -99,7 +105,7 @@ func (p Publication) Check() error {
 			seen[k] = true
 		}
 	}
-	return nil
+	return p.Blocks.Check()
 }
 
 // A Mapping tells a connection point where a published prefix leads.
