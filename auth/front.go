@@ -81,12 +81,15 @@ type ClientFiles struct {
 	Roots       string `json:"roots"`       // PEM: authorities that vouch for the server; empty: the system's
 	Certificate string `json:"certificate"` // PEM: the client's own; empty: it shows none
 	Key         string `json:"key"`         // PEM: the key of the certificate
+
+	Now func() time.Time `json:"-"` // nil: time.Now
 }
 
 // ClientTo makes the settings of a client towards any HTTPS server, whose
 // host name is checked.
 func ClientTo(f ClientFiles) (*tls.Config, error) {
 	c := floor()
+	c.Time = clockOr(f.Now)
 	if f.Roots != "" {
 		b, err := readFile("roots", f.Roots)
 		if err != nil {

@@ -16,6 +16,8 @@ type IdentityFiles struct {
 	Certificate string `json:"certificate"` // PEM: the role's own, then what leads from it to a root, if anything
 	Key         string `json:"key"`         // PEM: the key of the certificate
 	Roots       string `json:"roots"`       // PEM: the site's root authorities
+
+	Now func() time.Time `json:"-"` // by which certificates are judged; nil: time.Now
 }
 
 // An Identity is a role's own certificate and the roots of its site. It never
@@ -27,6 +29,7 @@ type Identity struct {
 	roots *x509.CertPool
 	// rootCerts are those in roots, which tells nobody what it holds.
 	rootCerts []*x509.Certificate
+	now       func() time.Time
 }
 
 // LoadIdentity reads an identity and checks that it can be used now: the key
@@ -41,12 +44,12 @@ func LoadIdentity(f IdentityFiles) (*Identity, error) {
 		}
 		in[i] = source{s.what + " " + s.file, b}
 	}
-	return newIdentity(in[0], in[1], in[2])
+	return newIdentity(in[0], in[1], in[2], f.Now)
 }
 
 // NewIdentity makes an identity as LoadIdentity does, of PEM texts.
 func NewIdentity(certPEM, keyPEM, rootsPEM []byte) (*Identity, error) {
-	return newIdentity(source{"certificate", certPEM}, source{"key", keyPEM}, source{"roots", rootsPEM})
+	return newIdentity(source{"certificate", certPEM}, source{"key", keyPEM}, source{"roots", rootsPEM}, nil)
 }
 
 // source is a PEM text and what to call it in an error.
@@ -55,12 +58,12 @@ type source struct {
 	pem  []byte
 }
 
-func newIdentity(cert, key, roots source) (*Identity, error) {
+func newIdentity(cert, key, roots source, now func() time.Time) (*Identity, error) {
 	pair, chain, err := loadPair(cert, key)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	id := &Identity{pair: pair, chain: chain, roots: x509.NewCertPool()}
+	id := &Identity{pair: pair, chain: chain, roots: x509.NewCertPool(), now: clockOr(now)}
 	rootCerts, err := certificatesIn(roots.pem)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %s: %w", roots.name, err)
@@ -76,10 +79,18 @@ func newIdentity(cert, key, roots source) (*Identity, error) {
 	if id.name, ok = RoleOf(chain[0]); !ok {
 		return nil, fmt.Errorf("identity: %s: %s holds no role name cmg://<site>/<role>/<name>: %w", cert.name, chain[0].Subject, cmg.ErrInvalid)
 	}
-	if err := verifyAt(chain, id.roots, time.Now(), x509.ExtKeyUsageAny); err != nil {
+	if err := verifyAt(chain, id.roots, id.now(), x509.ExtKeyUsageAny); err != nil {
 		return nil, fmt.Errorf("identity: %s under %s: %w", cert.name, roots.name, err)
 	}
 	return id, nil
+}
+
+// clockOr gives now, or the machine's clock where there is none.
+func clockOr(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
 }
 
 // loadPair reads certificates with the key of the first one, and says what is

@@ -169,11 +169,31 @@ type wireClaims struct {
 	Kind     TokenKind          `json:"knd"`
 	ID       string             `json:"jti"`
 	Device   cmg.DeviceID       `json:"sub,omitempty"`
-	Issued   int64              `json:"iat"`
+	Issued   int64              `json:"iat,omitempty"`
 	From     int64              `json:"nbf"`
 	Until    int64              `json:"exp"`
 	Packages []cmg.PackageGrant `json:"pkg,omitempty"`
 	Note     string             `json:"note,omitempty"`
+	Grace    int64              `json:"grc,omitempty"` // seconds
+
+	// Of a bulk registration token, as in PROTOCOL 4.6.
+	Category  string `json:"SCCMTokenCategory,omitempty"`
+	Authority string `json:"Authority,omitempty"`
+	License   string `json:"License,omitempty"`
+	Type      string `json:"Type,omitempty"`
+	Tenant    string `json:"TenantId,omitempty"` // the hierarchy's GUID, upper case
+	Unique    string `json:"UniqueId,omitempty"` // the token's id
+}
+
+// asField says what c says in the field's words, where they are known.
+func (w wireClaims) asField(c Claims) wireClaims {
+	if c.Kind != TokenRegistration || c.Hierarchy == "" {
+		return w
+	}
+	w.Issuer, w.Audience, w.Issued = fieldIssuer+strings.ToLower(c.Hierarchy), fieldAudience, 0
+	w.Category, w.Authority, w.License, w.Type = "SCCMPreAuthToken", "SCCM", "SCCM", "BulkRegistration"
+	w.Tenant, w.Unique = strings.ToUpper(c.Hierarchy), c.ID
+	return w
 }
 
 // readClaims reads a payload by the exact names of its claims; it passes over
@@ -184,7 +204,7 @@ func readClaims(payload []byte) (c Claims, aud, iss string, err error) {
 		return c, "", "", err
 	}
 	var device string
-	var from, until int64
+	var from, until, grace int64
 	for _, f := range []struct {
 		name   string
 		into   any
@@ -193,6 +213,7 @@ func readClaims(payload []byte) (c Claims, aud, iss string, err error) {
 		{"iss", &iss, true}, {"aud", &aud, true}, {"knd", &c.Kind, true}, {"jti", &c.ID, true},
 		{"nbf", &from, true}, {"exp", &until, true},
 		{"sub", &device, false}, {"pkg", &c.Packages, false}, {"note", &c.Note, false},
+		{"grc", &grace, false},
 	} {
 		value, ok := o[f.name]
 		if !ok && !f.needed {
@@ -208,6 +229,10 @@ func readClaims(payload []byte) (c Claims, aud, iss string, err error) {
 		}
 	}
 	const maxUnix = 1 << 40 // past it, time arithmetic would overflow
+	if grace < 0 || grace > int64(MaxGrace/time.Second) {
+		return c, "", "", fmt.Errorf("claim grc is out of range: %w", cmg.ErrInvalid)
+	}
+	c.Grace = time.Duration(grace) * time.Second
 	if from < 0 || until < 0 || from > maxUnix || until > maxUnix {
 		return c, "", "", fmt.Errorf("claim nbf or exp is out of range: %w", cmg.ErrInvalid)
 	}

@@ -62,7 +62,7 @@ func identity(t testing.TB, a *Authority, role cmg.RoleKind, name string) *Ident
 func unchecked(t testing.TB, i Issued, roots *Authority) *Identity {
 	t.Helper()
 	pair := must[tls.Certificate](t)(tls.X509KeyPair(i.CertPEM, i.KeyPEM))
-	id := &Identity{pair: pair, chain: []*x509.Certificate{i.Certificate}, roots: x509.NewCertPool()}
+	id := &Identity{pair: pair, chain: []*x509.Certificate{i.Certificate}, roots: x509.NewCertPool(), now: time.Now}
 	id.roots.AddCert(roots.Certificate())
 	id.name, _ = RoleOf(i.Certificate)
 	return id

@@ -35,6 +35,7 @@ func IsChannel(cs *tls.ConnectionState) bool { return cs.NegotiatedProtocol == c
 type Outer struct {
 	known      *x509.CertPool // the system's roots and the site's
 	inspectors *x509.CertPool // of proxies that open TLS; nil: none is expected
+	now        func() time.Time
 }
 
 // NewOuter takes the site's roots of id, the system's, and inspectors: a PEM
@@ -48,7 +49,7 @@ func NewOuter(id *Identity, inspectors string) (*Outer, error) {
 	for _, c := range id.rootCerts {
 		known.AddCert(c)
 	}
-	o := &Outer{known: known}
+	o := &Outer{known: known, now: id.now}
 	if inspectors == "" {
 		return o, nil
 	}
@@ -84,7 +85,7 @@ func (o *Outer) Settings(host string) *tls.Config {
 		if errors.As(err, &unknown) {
 			return fmt.Errorf("the certificate of %s was issued by %q, which is not known here: if this is a web proxy that opens TLS, name its authority in proxy.roots: %w", host, cs.PeerCertificates[0].Issuer, cmg.ErrUnauthenticated)
 		}
-		return fmt.Errorf("verify %s: %w: %w", host, plainly(err, time.Now()), cmg.ErrUnauthenticated)
+		return fmt.Errorf("verify %s: %w: %w", host, plainly(err, o.now()), cmg.ErrUnauthenticated)
 	}
 	return c
 }
@@ -97,7 +98,7 @@ func (o *Outer) verify(cs *tls.ConnectionState, host string, roots *x509.CertPoo
 	for _, c := range cs.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: between})
+	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: between, CurrentTime: o.now()})
 	return err
 }
 

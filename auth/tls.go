@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"time"
 
 	"github.com/opencmg/cmg"
 )
@@ -61,6 +60,7 @@ func (id *Identity) ChannelClient() *tls.Config {
 // checks the whole proof of the peer, at either end.
 func (id *Identity) channel(peer cmg.RoleKind, usage x509.ExtKeyUsage) *tls.Config {
 	return &tls.Config{
+		Time:                        id.now,
 		MinVersion:                  tls.VersionTLS13,
 		NextProtos:                  []string{channelProtocol},
 		DynamicRecordSizingDisabled: true, // the channel writes few and large
@@ -68,7 +68,7 @@ func (id *Identity) channel(peer cmg.RoleKind, usage x509.ExtKeyUsage) *tls.Conf
 			if cs.NegotiatedProtocol != channelProtocol {
 				return fmt.Errorf("channel: the peer does not speak %s: %w", channelProtocol, cmg.ErrUnauthenticated)
 			}
-			if err := verifyAt(cs.PeerCertificates, id.roots, time.Now(), usage); err != nil {
+			if err := verifyAt(cs.PeerCertificates, id.roots, id.now(), usage); err != nil {
 				return fmt.Errorf("channel: verify peer: %w", err)
 			}
 			name, ok := RoleOf(cs.PeerCertificates[0])
@@ -95,6 +95,7 @@ func (id *Identity) Server() *tls.Config {
 	c.Certificates = []tls.Certificate{id.pair}
 	c.ClientAuth = tls.VerifyClientCertIfGiven
 	c.ClientCAs = id.roots
+	c.Time = id.now
 	c.NextProtos = webProtocols
 	return c
 }
@@ -106,5 +107,6 @@ func (id *Identity) Client() *tls.Config {
 	c := floor()
 	c.Certificates = []tls.Certificate{id.pair}
 	c.RootCAs = id.roots
+	c.Time = id.now
 	return c
 }

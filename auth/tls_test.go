@@ -300,7 +300,7 @@ func TestLoadIdentity(t *testing.T) {
 	if err := ca.Save(in("ca.pem"), in("ca.key")); err != nil {
 		t.Fatal(err)
 	}
-	id := must[*Identity](t)(LoadIdentity(IdentityFiles{in("gw.pem"), in("gw.key"), in("ca.pem")}))
+	id := must[*Identity](t)(LoadIdentity(IdentityFiles{Certificate: in("gw.pem"), Key: in("gw.key"), Roots: in("ca.pem")}))
 	if id.Name() != (RoleName{testSite, cmg.RoleGateway, "one"}) || id.Certificate() == nil || id.Roots() == nil {
 		t.Errorf("identity is %v", id.Name())
 	}
@@ -308,10 +308,10 @@ func TestLoadIdentity(t *testing.T) {
 		f   IdentityFiles
 		say string
 	}{
-		{IdentityFiles{"", in("gw.key"), in("ca.pem")}, "no certificate file"},
-		{IdentityFiles{in("gw.pem"), in("none.key"), in("ca.pem")}, "none.key"},
-		{IdentityFiles{in("gw.pem"), in("ca.key"), in("ca.pem")}, "ca.key does not serve for certificate"},
-		{IdentityFiles{in("gw.pem"), in("gw.key"), in("gw.key")}, "roots " + in("gw.key")},
+		{IdentityFiles{Certificate: "", Key: in("gw.key"), Roots: in("ca.pem")}, "no certificate file"},
+		{IdentityFiles{Certificate: in("gw.pem"), Key: in("none.key"), Roots: in("ca.pem")}, "none.key"},
+		{IdentityFiles{Certificate: in("gw.pem"), Key: in("ca.key"), Roots: in("ca.pem")}, "ca.key does not serve for certificate"},
+		{IdentityFiles{Certificate: in("gw.pem"), Key: in("gw.key"), Roots: in("gw.key")}, "roots " + in("gw.key")},
 	} {
 		if _, err := LoadIdentity(test.f); err == nil || !strings.Contains(err.Error(), test.say) {
 			t.Errorf("got %v, want it to say %q", err, test.say)

@@ -25,6 +25,11 @@ const (
 	TokenDevice       TokenKind = "device"       // lets a device ask for session tokens, with proof of its key
 	TokenSession      TokenKind = "session"      // lets a device talk to the management point
 	TokenContent      TokenKind = "content"      // lets a device fetch the packages it names
+
+	// TokenGrace is what a device token is after its end, for as long as its
+	// own grace lasts: good for the exchange that renews it, with proof of the
+	// device's key, and for nothing else. None is ever issued as such.
+	TokenGrace TokenKind = "device-grace"
 )
 
 const (
@@ -32,8 +37,15 @@ const (
 	audienceGateway = "urn:cmg:gateway"
 	audienceContent = "urn:cmg:content"
 
+	// A registration token says these where its hierarchy is known, as the
+	// field's bulk registration tokens do (PROTOCOL 4.6).
+	fieldIssuer   = "urn:sccm:oauth2:" // followed by the hierarchy's GUID, lower case
+	fieldAudience = "urn:sccm:service"
+
 	maxToken = 8 << 10              // bytes of a token
 	maxLife  = 100 * 24 * time.Hour // from nbf to exp
+	// MaxGrace bounds how long after its end a device token may be renewed.
+	MaxGrace = 90 * 24 * time.Hour
 	// skew is how far another machine's clock may be ahead of this one. What
 	// has expired gets no such allowance.
 	skew = time.Minute
@@ -52,6 +64,8 @@ type Claims struct {
 	Device    cmg.DeviceID       // whom it was issued to; empty for TokenRegistration
 	Packages  []cmg.PackageGrant // TokenContent only
 	Note      string             // the administrator's, shown in logs
+	Hierarchy string             // TokenRegistration only: GUID of the hierarchy, lower case; empty: not said
+	Grace     time.Duration      // TokenDevice only: how long after Expires it may be renewed. Whole seconds
 	NotBefore time.Time          // zero when issuing: now. Whole seconds
 	Expires   time.Time          // whole seconds
 }
@@ -85,6 +99,8 @@ func (c Claims) check() error {
 		return bad("it ends before it begins")
 	case c.Expires.Sub(c.NotBefore) > maxLife:
 		return bad("it lives for more than 100 days")
+	case c.Grace < 0 || c.Grace > MaxGrace || c.Grace > 0 && c.Kind != TokenDevice:
+		return bad("its grace is longer than 90 days, or it is no device token")
 	case (c.Kind == TokenContent) != (len(c.Packages) > 0):
 		return bad("packages stand in content tokens, and in no other")
 	}
@@ -94,9 +110,12 @@ func (c Claims) check() error {
 // Tokens checks the tokens of one site. It may be used by many goroutines at
 // once.
 type Tokens struct {
-	site  string
-	keys  map[string]verifyKey
-	cache *cache[[sha256.Size]byte, Claims]
+	site string
+	// hierarchy is the GUID that bulk registration tokens name, lower case;
+	// empty: not known.
+	hierarchy string
+	keys      map[string]verifyKey
+	cache     *cache[[sha256.Size]byte, Claims]
 }
 
 type verifyKey struct {
@@ -185,6 +204,9 @@ func (t *Tokens) Verify(token string, at time.Time, kinds ...TokenKind) (Claims,
 	switch {
 	case at.Before(c.NotBefore.Add(-skew)):
 		return Claims{}, refuseToken("_Not_Yet_Valid", "the token is not valid before "+c.NotBefore.Format(time.RFC3339), nil)
+	case !at.Before(c.Expires) && at.Before(c.Expires.Add(c.Grace)) && slices.Contains(kinds, TokenGrace):
+		c.Kind, c.Expires = TokenGrace, c.Expires.Add(c.Grace)
+		return c, nil
 	case !at.Before(c.Expires):
 		return Claims{}, refuseToken("_Expired", "the token expired "+c.Expires.Format(time.RFC3339), nil)
 	}
@@ -214,10 +236,15 @@ func (t *Tokens) open(token string) (Claims, error) {
 	if err != nil {
 		return Claims{}, refuseToken("", "the token's claims are malformed", err)
 	}
-	if iss != issuerPrefix+t.site {
+	wanted := c.Kind.audience()
+	switch {
+	case iss == issuerPrefix+t.site:
+	case c.Kind == TokenRegistration && t.hierarchy != "" && iss == fieldIssuer+t.hierarchy:
+		wanted = fieldAudience
+	default:
 		return Claims{}, refuseToken("_Wrong_Site", "the token was issued by another site", nil)
 	}
-	if aud != c.Kind.audience() {
+	if aud != wanted {
 		return Claims{}, refuseToken("_Wrong_Audience", "the token is meant for another service", nil)
 	}
 	if c.Site = t.site; c.check() != nil {

@@ -34,6 +34,7 @@ type Verifier interface {
 type Trust struct {
 	certificates, tokens Verifier
 	content              *Tokens
+	blocks               *blocks // nil: nobody is shut out
 }
 
 // NewTrust makes the judge of a publication. The error names the anchor or
@@ -50,7 +51,8 @@ func NewTrust(p cmg.Publication) (*Trust, error) {
 	if err != nil {
 		return nil, fmt.Errorf("publication %d: %w", p.Version, err)
 	}
-	return &Trust{certificates: certs, tokens: tokenProof{tokens}, content: tokens}, nil
+	tokens.hierarchy = p.Hierarchy
+	return &Trust{certificates: certs, tokens: tokenProof{tokens}, content: tokens, blocks: newBlocks(p.Blocks)}, nil
 }
 
 // Verify proves the caller by any one of the allowed proofs, tried in their
@@ -71,7 +73,7 @@ func (t *Trust) Verify(e Evidence, allowed []cmg.Proof, at time.Time) (cmg.Calle
 		c, err := v.Verify(e, at)
 		switch {
 		case err == nil:
-			return c, nil
+			return c, t.blocks.refuse(&c, e.Certificates)
 		case notShown(err):
 			if missing == nil || p == cmg.ProofToken {
 				missing = err
@@ -103,7 +105,11 @@ func (t *Trust) Content(authorization string, at time.Time) (Claims, error) {
 	if !ok {
 		return Claims{}, cmg.Refuse(http.StatusUnauthorized, codeRequired, "no content token was shown", nil)
 	}
-	return t.content.Verify(token, at, TokenContent)
+	c, err := t.content.Verify(token, at, TokenContent)
+	if err != nil {
+		return Claims{}, err
+	}
+	return c, t.blocks.refuse(&cmg.Caller{Proof: cmg.ProofToken, Device: c.Device, TokenID: c.ID}, nil)
 }
 
 // tokenProof is the Verifier of site tokens. All kinds but the content token
@@ -115,7 +121,7 @@ func (p tokenProof) Verify(e Evidence, at time.Time) (cmg.Caller, error) {
 	if !ok {
 		return cmg.Caller{}, cmg.Refuse(http.StatusUnauthorized, codeRequired, "no token was shown", nil)
 	}
-	c, err := p.tokens.Verify(token, at, TokenSession, TokenDevice, TokenRegistration)
+	c, err := p.tokens.Verify(token, at, TokenSession, TokenDevice, TokenRegistration, TokenGrace)
 	if err != nil {
 		return cmg.Caller{}, err
 	}
