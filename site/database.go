@@ -123,6 +123,7 @@ type tx struct {
 	ctx context.Context
 	tx  *sql.Tx
 	now time.Time
+	by  string // who acts
 }
 
 // update runs f in a write transaction that is on disk when update returns
@@ -133,7 +134,7 @@ func (s *Site) update(ctx context.Context, f func(*tx) error) error {
 		return fault("begin", err)
 	}
 	defer t.Rollback()
-	if err := f(&tx{ctx: ctx, tx: t, now: s.now()}); err != nil {
+	if err := f(&tx{ctx: ctx, tx: t, now: s.now(), by: s.actor(ctx)}); err != nil {
 		return err
 	}
 	return fault("commit", t.Commit())

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,15 +15,15 @@ import (
 // ErrDeviceBlocked tells that the device was blocked by an administrator.
 var ErrDeviceBlocked = fmt.Errorf("device is blocked: %w", cmg.ErrForbidden)
 
-const deviceColumns = `id, name, fqdn, agent, certificate, approval, proof, registered, last_seen`
+const deviceColumns = `id, name, fqdn, agent, certificate, approval, proof, registered, last_seen, client_certificate`
 
 var (
 	qDevice            = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id = ?`)
 	qDevices           = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id > ? ORDER BY id LIMIT ?`)
 	qDeviceByKey       = query(`SELECT ` + deviceColumns + ` FROM devices WHERE key_id = ?`)
 	qDeviceToken       = query(`SELECT registration_token FROM devices WHERE id = ?`)
-	qInsertDevice      = query(`INSERT INTO devices (` + deviceColumns + `, key_id, registration_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
-	qUpdateDevice      = query(`UPDATE devices SET name = ?, fqdn = ?, agent = ?, certificate = ?, key_id = ?, approval = ?, proof = ?, last_seen = ?, registration_token = ? WHERE id = ?`)
+	qInsertDevice      = query(`INSERT INTO devices (` + deviceColumns + `, key_id, registration_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	qUpdateDevice      = query(`UPDATE devices SET name = ?, fqdn = ?, agent = ?, certificate = ?, key_id = ?, approval = ?, proof = ?, last_seen = ?, client_certificate = ?, registration_token = ? WHERE id = ?`)
 	qTouchDevice       = query(`UPDATE devices SET last_seen = ? WHERE id = ? AND last_seen < ?`)
 	qSetApproval       = query(`UPDATE devices SET approval = ? WHERE id = ?`)
 	errOtherKey        = fmt.Errorf("the device is registered with another signing key: %w", cmg.ErrConflict)
@@ -79,15 +80,29 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 			d.ID = cmg.NewDeviceID()
 		}
 		d.Registered = d.LastSeen
-		return d, t.exec(qInsertDevice, string(d.ID), d.Name, d.FQDN, d.Agent, d.Certificate,
-			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), key, spent)
+		err := t.exec(qInsertDevice, string(d.ID), d.Name, d.FQDN, d.Agent, d.Certificate,
+			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), d.Thumbprint, key, spent)
+		return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 	}
 	d.ID, d.Registered = old.ID, old.Registered
 	if old.Approval == cmg.Approved {
 		d.Approval = cmg.Approved
 	}
-	return d, t.exec(qUpdateDevice, d.Name, d.FQDN, d.Agent, d.Certificate, key,
-		string(d.Approval), string(d.Proof), micros(d.LastSeen), spent, string(d.ID))
+	if d.Thumbprint == "" { // by token this time: the certificate may still be there
+		d.Thumbprint = old.Thumbprint
+	}
+	err = t.exec(qUpdateDevice, d.Name, d.FQDN, d.Agent, d.Certificate, key,
+		string(d.Approval), string(d.Proof), micros(d.LastSeen), d.Thumbprint, spent, string(d.ID))
+	return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
+}
+
+// registrationDetail is what the audit log keeps of a registration.
+func registrationDetail(d cmg.Device, key, token string) string {
+	s := "name=" + d.Name + " proof=" + string(d.Proof) + " approval=" + string(d.Approval) + " key=" + key
+	if token != "" {
+		s += " token=" + token
+	}
+	return s
 }
 
 // registered finds the device that d is, or nil for a new one.
@@ -164,15 +179,24 @@ func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval)
 	if a != cmg.Pending && a != cmg.Approved && a != cmg.Blocked {
 		return fmt.Errorf("set approval %.20q: %w", a, errUnknownApproval)
 	}
-	return s.update(ctx, func(tx *tx) error {
+	if a == cmg.Blocked {
+		return s.Block(ctx, BlockDevice, string(id), "")
+	}
+	return s.publish(ctx, func(tx *tx) (lifted int64, err error) {
+		if lifted, err = tx.changed(qUnblock, string(BlockDevice), string(id)); err != nil {
+			return 0, err
+		}
 		n, err := tx.changed(qSetApproval, string(a), string(id))
-		return gone("device", string(id), n, err)
+		if err = gone("device", string(id), n, err); err != nil {
+			return 0, err
+		}
+		return lifted, tx.audit("device.approve", string(id), "approval="+string(a))
 	})
 }
 
 func scanDevice(scan func(...any) error) (d cmg.Device, err error) {
 	var registered, seen int64
-	err = scan(&d.ID, &d.Name, &d.FQDN, &d.Agent, &d.Certificate, &d.Approval, &d.Proof, &registered, &seen)
+	err = scan(&d.ID, &d.Name, &d.FQDN, &d.Agent, &d.Certificate, &d.Approval, &d.Proof, &registered, &seen, &d.Thumbprint)
 	d.Registered, d.LastSeen = fromMicros(registered), fromMicros(seen)
 	return d, err
 }

@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,7 +73,8 @@ func (s *Site) AddPackage(ctx context.Context, m cmg.Manifest, document cmg.Dige
 		} else if old != nil {
 			return fmt.Errorf("add package %s version %d: it exists with other files: %w", m.Package, m.Version, cmg.ErrConflict)
 		}
-		return tx.exec(qInsertPackage, string(m.Package), m.Version, m.Name, len(m.Files), m.Size(), document.String(), micros(tx.now))
+		err = tx.exec(qInsertPackage, string(m.Package), m.Version, m.Name, len(m.Files), m.Size(), document.String(), micros(tx.now))
+		return errors.Join(err, tx.audit("package.add", string(m.Package), fmt.Sprintf("version=%d files=%d manifest=%s name=%s", m.Version, len(m.Files), document, m.Name)))
 	})
 }
 

@@ -3,6 +3,7 @@ package site
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (s *Site) SupersedePolicies(ctx context.Context, p cmg.Policy, retire func(
 		for _, old := range inForce {
 			yes, err := retire(old)
 			if err == nil && yes {
-				err = tx.exec(qRetirePolicy, old.ID)
+				err = errors.Join(tx.exec(qRetirePolicy, old.ID), tx.audit("policy.retire", old.ID, "for="+p.ID))
 			}
 			if err != nil {
 				return err
@@ -95,7 +96,8 @@ func (t *tx) addPolicy(p cmg.Policy) error {
 	if err := t.row(qNewest).Scan(&newest); err != nil {
 		return fault("read policies", err)
 	}
-	return t.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), max(micros(t.now), newest+1), p.Body)
+	err = t.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), max(micros(t.now), newest+1), p.Body)
+	return errors.Join(err, t.audit("policy.add", p.ID, "version="+p.Version+" category="+p.Category+" sha256="+p.SHA256().String()))
 }
 
 // Policies lists what is in force for a device, in the order it was made. For
@@ -115,7 +117,10 @@ func (s *Site) Policy(ctx context.Context, id string) (cmg.Policy, error) {
 func (s *Site) RetirePolicy(ctx context.Context, id string) error {
 	return s.update(ctx, func(tx *tx) error {
 		n, err := tx.changed(qRetirePolicy, id)
-		return gone("policy", id, n, err)
+		if err = gone("policy", id, n, err); err != nil {
+			return err
+		}
+		return tx.audit("policy.retire", id, "")
 	})
 }
 

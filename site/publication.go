@@ -15,19 +15,24 @@ import (
 // A PublicationState is all that gateways and connection points have to know,
 // as of one version.
 type PublicationState struct {
-	Version  uint64
-	Changed  time.Time // when the version began
-	Site     string    // site code
-	Routes   []cmg.Route
-	Mappings []cmg.Mapping
-	Anchors  []string          // PEM, one certificate each
-	Keys     []json.RawMessage // public keys of site tokens, JWK
+	Version   uint64
+	Changed   time.Time // when the version began
+	Site      string    // site code
+	Hierarchy string    // GUID in lower case
+	Routes    []cmg.Route
+	Mappings  []cmg.Mapping
+	Anchors   []string          // PEM, one certificate each
+	Keys      []json.RawMessage // public keys of site tokens, JWK
+	Blocks    cmg.Blocks
 }
 
 // Publication is the part for gateways, ready to be signed. Equal states give
 // equal publications.
 func (p PublicationState) Publication() cmg.Publication {
-	return cmg.Publication{Version: p.Version, Site: p.Site, Issued: p.Changed, Routes: p.Routes, Anchors: p.Anchors, Keys: p.Keys}
+	return cmg.Publication{
+		Version: p.Version, Site: p.Site, Hierarchy: p.Hierarchy, Issued: p.Changed,
+		Routes: p.Routes, Anchors: p.Anchors, Keys: p.Keys, Blocks: p.Blocks,
+	}
 }
 
 // A PublishedRoute is a route and where a connection point sends what came on it.
@@ -38,7 +43,7 @@ type PublishedRoute struct {
 
 var (
 	qVersion     = query(`SELECT publication FROM site WHERE one = 1`)
-	qPublication = query(`SELECT publication, published, code FROM site WHERE one = 1`)
+	qPublication = query(`SELECT publication, published, code, hierarchy_id FROM site WHERE one = 1`)
 	qBump        = query(`UPDATE site SET publication = publication + 1, published = ? WHERE one = 1`)
 	qRoutes      = query(`SELECT route, target FROM routes ORDER BY prefix_key`)
 	qPutRoute    = query(`INSERT INTO routes (prefix_key, route, target) VALUES (?, ?, ?)
@@ -72,13 +77,13 @@ func (s *Site) PublicationVersion(ctx context.Context) (v uint64, err error) {
 
 // PublicationState reads everything published, all of one version.
 func (s *Site) PublicationState(ctx context.Context) (p PublicationState, err error) {
-	t, err := s.read.BeginTx(ctx, nil) // one snapshot for all five queries
+	t, err := s.read.BeginTx(ctx, nil) // one snapshot for all queries
 	if err != nil {
 		return p, fault("begin", err)
 	}
 	defer t.Rollback()
 	var changed int64
-	if err = t.QueryRowContext(ctx, qPublication).Scan(&p.Version, &changed, &p.Site); err != nil {
+	if err = t.QueryRowContext(ctx, qPublication).Scan(&p.Version, &changed, &p.Site, &p.Hierarchy); err != nil {
 		return p, fault("read publication", err)
 	}
 	p.Changed = fromMicros(changed)
@@ -93,6 +98,11 @@ func (s *Site) PublicationState(ctx context.Context) (p PublicationState, err er
 	if p.Anchors, err = list(ctx, t, scanText, qAnchors); err != nil {
 		return p, err
 	}
+	blocked, err := list(ctx, t, scanBlock, qBlocks)
+	if err != nil {
+		return p, err
+	}
+	p.Blocks = published(blocked)
 	keys, err := list(ctx, t, scanText, qKeys)
 	for _, k := range keys {
 		p.Keys = append(p.Keys, json.RawMessage(k))
@@ -133,6 +143,11 @@ func (t *tx) putRoutes(rs []PublishedRoute) (changed int64, err error) {
 		if err != nil {
 			return 0, err
 		}
+		if n > 0 {
+			if err := t.audit("route.publish", r.Route.Prefix, "target="+r.Target+" route="+string(b)); err != nil {
+				return 0, err
+			}
+		}
 		changed += n
 	}
 	return changed, nil
@@ -154,6 +169,9 @@ func (s *Site) AddAnchor(ctx context.Context, bundle []byte) error {
 		for _, c := range certs {
 			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 			n, err := tx.changed(qAddAnchor, thumbprint(c.Raw), string(text))
+			if err == nil && n > 0 {
+				err = tx.audit("anchor.add", thumbprint(c.Raw), "subject="+c.Subject.String())
+			}
 			if err != nil {
 				return 0, err
 			}
@@ -196,7 +214,10 @@ func (s *Site) Anchors(ctx context.Context) ([]string, error) {
 func (s *Site) RemoveAnchor(ctx context.Context, thumb string) error {
 	return s.publish(ctx, func(tx *tx) (int64, error) {
 		n, err := tx.changed(qRemoveAnchor, strings.ToLower(thumb))
-		return n, gone("anchor", thumb, n, err)
+		if err = gone("anchor", thumb, n, err); err != nil {
+			return 0, err
+		}
+		return n, tx.audit("anchor.remove", strings.ToLower(thumb), "")
 	})
 }
 
@@ -211,6 +232,9 @@ func (s *Site) AddTokenKeys(ctx context.Context, keys []json.RawMessage) error {
 				return 0, fmt.Errorf("publish token key: it is not a public JWK with a kid: %w", cmg.ErrInvalid)
 			}
 			n, err := tx.changed(qAddKey, h.Kid, string(k))
+			if err == nil && n > 0 {
+				err = tx.audit("tokenkey.add", h.Kid, "")
+			}
 			if err != nil {
 				return 0, err
 			}
@@ -224,7 +248,10 @@ func (s *Site) AddTokenKeys(ctx context.Context, keys []json.RawMessage) error {
 func (s *Site) RemoveTokenKey(ctx context.Context, kid string) error {
 	return s.publish(ctx, func(tx *tx) (int64, error) {
 		n, err := tx.changed(qRemoveKey, kid)
-		return n, gone("token key", kid, n, err)
+		if err = gone("token key", kid, n, err); err != nil {
+			return 0, err
+		}
+		return n, tx.audit("tokenkey.remove", kid, "")
 	})
 }
 

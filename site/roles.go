@@ -42,7 +42,10 @@ func (t *tx) roleID(kind cmg.RoleKind, name string) (cmg.RoleID, error) {
 		return *id, nil
 	}
 	n, err := scanRoleID(t.row(qInsertRoleID, int64(firstRoleID), string(kind), name).Scan)
-	return n, fault("allot role id", err)
+	if err != nil {
+		return n, fault("allot role id", err)
+	}
+	return n, t.audit("role.allot", n.String(), "kind="+string(kind)+" name="+name)
 }
 
 func scanRoleID(scan func(...any) error) (cmg.RoleID, error) {
@@ -82,7 +85,11 @@ func (s *Site) AddGateway(ctx context.Context, g cmg.GatewayService) error {
 		return fmt.Errorf("add gateway %.100q port %d: not a host name and a port: %w", g.Host, g.Port, cmg.ErrInvalid)
 	}
 	return s.update(ctx, func(tx *tx) error {
-		return tx.exec(qAddGateway, strings.ToLower(g.Host), g.Port)
+		n, err := tx.changed(qAddGateway, strings.ToLower(g.Host), g.Port)
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("gateway.add", strings.ToLower(g.Host), fmt.Sprintf("port=%d", g.Port))
 	})
 }
 
@@ -95,7 +102,10 @@ func (s *Site) Gateways(ctx context.Context) ([]cmg.GatewayService, error) {
 func (s *Site) RemoveGateway(ctx context.Context, g cmg.GatewayService) error {
 	return s.update(ctx, func(tx *tx) error {
 		n, err := tx.changed(qRemoveGateway, strings.ToLower(g.Host), g.Port)
-		return gone("gateway", g.Host, n, err)
+		if err = gone("gateway", g.Host, n, err); err != nil {
+			return err
+		}
+		return tx.audit("gateway.remove", strings.ToLower(g.Host), fmt.Sprintf("port=%d", g.Port))
 	})
 }
 

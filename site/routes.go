@@ -52,7 +52,10 @@ func (s *Site) RemoveRoute(ctx context.Context, prefix string, may Overwrite) er
 			return 0, err
 		}
 		n, err := tx.changed(qRemoveRoute, strings.ToLower(prefix))
-		return n, gone("route", prefix, n, err)
+		if err = gone("route", prefix, n, err); err != nil {
+			return 0, err
+		}
+		return n, tx.audit("route.remove", prefix, "")
 	})
 }
 

@@ -55,7 +55,8 @@ func (st *Settings) check() error {
 
 // A Site is an open site database.
 type Site struct {
-	Now func() time.Time // nil: time.Now; set it before first use
+	Now   func() time.Time // nil: time.Now; set it before first use
+	Actor string           // who acts where the context does not say (see By); set it before first use
 
 	write *sql.DB // one connection: writers of this process queue here
 	read  *sql.DB
@@ -98,7 +99,10 @@ func (s *Site) initialise(ctx context.Context, st Settings) error {
 	}
 	now := micros(s.now())
 	return s.update(ctx, func(tx *tx) error {
-		return tx.exec(qInsertSite, st.Code, st.HierarchyID, st.Name, now, now)
+		if err := tx.exec(qInsertSite, st.Code, st.HierarchyID, st.Name, now, now); err != nil {
+			return err
+		}
+		return tx.audit("site.create", st.Code, "hierarchy="+st.HierarchyID)
 	})
 }
 
@@ -139,6 +143,9 @@ func (s *Site) Settings(ctx context.Context) (st Settings, err error) {
 	}
 	return st, fault("read site settings", err)
 }
+
+// Clock gives the site's time: that of Now.
+func (s *Site) Clock() time.Time { return s.now() }
 
 func (s *Site) now() time.Time {
 	if s.Now != nil {

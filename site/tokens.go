@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -33,14 +34,15 @@ type Token struct {
 	MaxUses   int          `json:"max_uses"` // registrations it is good for; 0: any number
 	Uses      int          `json:"uses"`     // registrations so far
 	Blocked   bool         `json:"blocked"`
+	Sources   []string     `json:"sources,omitempty"` // CIDR prefixes that may register with it; none: any address
 }
 
-const tokenColumns = `id, kind, device, note, created, not_before, expires, max_uses, uses, blocked`
+const tokenColumns = `id, kind, device, note, created, not_before, expires, max_uses, uses, blocked, sources`
 
 var (
 	qToken       = query(`SELECT ` + tokenColumns + ` FROM tokens WHERE id = ?`)
 	qTokens      = query(`SELECT ` + tokenColumns + ` FROM tokens WHERE kind = ? ORDER BY kind, created DESC, id DESC LIMIT ?`)
-	qInsertToken = query(`INSERT INTO tokens (` + tokenColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`)
+	qInsertToken = query(`INSERT INTO tokens (` + tokenColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)`)
 	qBlockToken  = query(`UPDATE tokens SET blocked = ? WHERE id = ?`)
 	qSpendToken  = query(`UPDATE tokens SET uses = uses + 1 WHERE id = ?`)
 	qUseProof    = query(`INSERT INTO proofs (proof, until) VALUES (?, ?) ON CONFLICT (proof) DO NOTHING`)
@@ -60,9 +62,12 @@ func (s *Site) RecordToken(ctx context.Context, t Token) error {
 // RecordTokenFor is RecordToken for a token that is given for a proof, such
 // as a signed time, which is good for one use before until. A proof that was
 // used already is ErrProofUsed, also after a restart and by whichever process.
-func (s *Site) RecordTokenFor(ctx context.Context, t Token, proof string, until time.Time) error {
-	if err := t.valid(); err != nil {
-		return err
+// more are further tokens that are given for it.
+func (s *Site) RecordTokenFor(ctx context.Context, t Token, proof string, until time.Time, more ...Token) error {
+	for _, t := range append(more, t) {
+		if err := t.valid(); err != nil {
+			return err
+		}
 	}
 	return s.update(ctx, func(tx *tx) error {
 		if err := tx.exec(qPruneProofs, micros(tx.now)); err != nil {
@@ -74,7 +79,27 @@ func (s *Site) RecordTokenFor(ctx context.Context, t Token, proof string, until 
 		} else if n == 0 {
 			return ErrProofUsed
 		}
+		for _, m := range more {
+			if err := tx.recordToken(m); err != nil {
+				return err
+			}
+		}
 		return tx.recordToken(t)
+	})
+}
+
+// UseProof spends a proof that is good for one use before until. One that was
+// used already is ErrProofUsed, also after a restart and by whichever process.
+func (s *Site) UseProof(ctx context.Context, proof string, until time.Time) error {
+	return s.update(ctx, func(tx *tx) error {
+		if err := tx.exec(qPruneProofs, micros(tx.now)); err != nil {
+			return err
+		}
+		n, err := tx.changed(qUseProof, proof, micros(until))
+		if err == nil && n == 0 {
+			err = ErrProofUsed
+		}
+		return err
 	})
 }
 
@@ -85,9 +110,22 @@ func (t Token) valid() error {
 	return nil
 }
 
+// Tokens that live for hours are not audited one by one: what lets a device
+// have them is.
 func (t *tx) recordToken(tok Token) error {
-	return t.exec(qInsertToken, tok.ID, tok.Kind, string(tok.Device), tok.Note, micros(t.now),
-		micros(tok.NotBefore), micros(tok.Expires), tok.MaxUses)
+	err := t.exec(qInsertToken, tok.ID, tok.Kind, string(tok.Device), tok.Note, micros(t.now),
+		micros(tok.NotBefore), micros(tok.Expires), tok.MaxUses, strings.Join(tok.Sources, " "))
+	if err != nil || tok.Kind != "registration" && tok.Kind != "device" {
+		return err
+	}
+	detail := "kind=" + tok.Kind + " until=" + tok.Expires.UTC().Format(time.RFC3339)
+	if tok.Device != "" {
+		detail += " device=" + string(tok.Device)
+	}
+	if tok.Kind == "registration" {
+		detail += fmt.Sprintf(" max_uses=%d from=%s note=%s", tok.MaxUses, strings.Join(tok.Sources, ","), tok.Note)
+	}
+	return t.audit("token.issue", tok.ID, detail)
 }
 
 // Token gives the record of a token.
@@ -127,24 +165,29 @@ func (s *Site) Tokens(ctx context.Context, kind string, limit int) ([]Token, err
 
 // BlockToken blocks a token, or lifts the block.
 func (s *Site) BlockToken(ctx context.Context, id string, blocked bool) error {
-	return s.update(ctx, func(tx *tx) error {
-		n, err := tx.changed(qBlockToken, blocked, id)
-		return gone("token", id, n, err)
-	})
+	if blocked {
+		return s.Block(ctx, BlockToken, id, "")
+	}
+	return s.Unblock(ctx, BlockToken, id)
 }
 
-// PruneTokens forgets tokens that expired before then and tells how many.
+// PruneTokens forgets tokens that expired before then, and blocks that have
+// nothing left to block, and tells how many tokens.
 func (s *Site) PruneTokens(ctx context.Context, then time.Time) (n int64, err error) {
-	err = s.update(ctx, func(tx *tx) error {
-		n, err = tx.changed(qPruneTokens, micros(then))
-		return err
+	err = s.publish(ctx, func(tx *tx) (int64, error) {
+		if n, err = tx.changed(qPruneTokens, micros(then)); err != nil {
+			return 0, err
+		}
+		return tx.changed(qPruneBlocks, micros(then))
 	})
 	return n, err
 }
 
 func scanToken(scan func(...any) error) (t Token, err error) {
 	var created, notBefore, expires int64
-	err = scan(&t.ID, &t.Kind, &t.Device, &t.Note, &created, &notBefore, &expires, &t.MaxUses, &t.Uses, &t.Blocked)
+	var sources string
+	err = scan(&t.ID, &t.Kind, &t.Device, &t.Note, &created, &notBefore, &expires, &t.MaxUses, &t.Uses, &t.Blocked, &sources)
+	t.Sources = strings.Fields(sources)
 	t.Created, t.NotBefore, t.Expires = fromMicros(created), fromMicros(notBefore), fromMicros(expires)
 	return t, err
 }
@@ -168,7 +211,11 @@ var (
 // can look it up by its thumbprint. Recording it again changes nothing.
 func (s *Site) RecordCertificate(ctx context.Context, role cmg.RoleKind, name string, c *x509.Certificate) error {
 	return s.update(ctx, func(tx *tx) error {
-		return tx.exec(qInsertCertificate, thumbprint(c.Raw), string(role), name, c.Raw, micros(c.NotAfter), micros(tx.now))
+		n, err := tx.changed(qInsertCertificate, thumbprint(c.Raw), string(role), name, c.Raw, micros(c.NotAfter), micros(tx.now))
+		if err != nil || n == 0 {
+			return err
+		}
+		return tx.audit("certificate.issue", thumbprint(c.Raw), "role="+string(role)+" name="+name+" subject="+c.Subject.String())
 	})
 }
 
