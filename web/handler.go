@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+
+	"github.com/opencmg/cmg"
 )
 
 // RequestIDHeader holds the id of a request, the same at every hop and in
@@ -101,8 +103,12 @@ func logRefusal(log *slog.Logger, r *http.Request, id string, err error) {
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	}
-	log.LogAttrs(r.Context(), level, "request refused", append(attributes(r, id),
-		slog.Int("status", status), slog.String("err", err.Error()))...)
+	as := append(attributes(r, id), slog.Int("status", status), slog.String("err", err.Error()))
+	var refusal *cmg.Refusal
+	if errors.As(err, &refusal) {
+		as = append(as, cmg.Evidence(refusal.Code, refusal.Facts)...)
+	}
+	log.LogAttrs(r.Context(), level, "request refused", as...)
 }
 
 // recorder knows whether the answer has begun.
