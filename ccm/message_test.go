@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencmg/cmg"
 )
@@ -215,7 +216,7 @@ func FuzzReadMessage(f *testing.F) {
 		if len(m.Body) > 1<<20 {
 			t.Fatalf("a body of %d bytes", len(m.Body))
 		}
-		replyType, reply, err := Reply(m, "<A/>")
+		replyType, reply, err := Reply(m, "<A/>", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

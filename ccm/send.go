@@ -124,9 +124,9 @@ func (s Sending) clientAuth(payload []byte) (*element, error) {
 // Reply writes the answer to a message, in the form its readers rely on:
 // exactly two parts, and a payload of UTF-16LE without byte order mark whose
 // last character is one NUL, because they cut that off unseen. The payload is
-// compressed unless the request asks for "none".
-func Reply(to *Message, bodyXML string) (contentType string, body []byte, err error) {
-	return reply(to, bodyXML, newMessageID(), time.Now())
+// compressed unless the request asks for "none". at is when it is sent.
+func Reply(to *Message, bodyXML string, at time.Time) (contentType string, body []byte, err error) {
+	return reply(to, bodyXML, newMessageID(), at)
 }
 
 func reply(to *Message, bodyXML, id string, at time.Time) (string, []byte, error) {

@@ -157,7 +157,7 @@ func TestReply(t *testing.T) {
 // The field's programs decompress the second part, decode it, and cut the
 // last character off unseen.
 func TestReplyAsProgramsReadIt(t *testing.T) {
-	contentType, raw, err := Reply(&Message{ReplyCompression: "zlib"}, "<A/>")
+	contentType, raw, err := Reply(&Message{ReplyCompression: "zlib"}, "<A/>", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestReplyAsProgramsReadIt(t *testing.T) {
 	if err != nil || text[:len(text)-1] != "<A/>" {
 		t.Errorf("programs read %q, %v", text, err)
 	}
-	_, empty, err := Reply(&Message{}, "")
+	_, empty, err := Reply(&Message{}, "", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,8 +59,8 @@ func ReadClientToken(value, sig string, pub *rsa.PublicKey, now time.Time, skew 
 	if err := VerifyText(pub, value, sig); err != nil {
 		return "", fmt.Errorf("client token of %s: %w", id, err)
 	}
-	if d := now.Sub(at).Abs(); d > skew {
-		return "", fmt.Errorf("client token of %s: its time is %s off, more than %s: %w", id, d.Round(time.Second), skew, cmg.ErrUnauthenticated)
+	if err := within(at, now, skew, id); err != nil {
+		return "", err
 	}
 	return id, nil
 }

@@ -56,6 +56,7 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	c = c.preferred()
 	a := &Agent{cfg: c}
 	if a.link, err = newLink(c); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,10 @@ type Config struct {
 	Parallel       int           `json:"parallel"`        // files downloaded at once; 0: 4
 	Status         string        `json:"status"`          // loopback host:port of /livez, /readyz and /status over HTTP; empty: none
 	Once           bool          `json:"once"`            // one full pass, then Run returns what went wrong in it
+
+	// EntraToken gives a directory token that proves the device where it has no
+	// client certificate that can be used; nil: there is none.
+	EntraToken func(context.Context) (string, error) `json:"-"`
 
 	Log *slog.Logger     `json:"-"` // nil is silent
 	Now func() time.Time `json:"-"` // nil: time.Now

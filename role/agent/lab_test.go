@@ -64,6 +64,7 @@ type lab struct {
 	seen     []string              // what was asked for, in order
 	bearers  []string              // kinds of tokens shown, in order
 	refuse   func(what string) error
+	renews   bool // a session comes with a new device token
 }
 
 // A grantKey is one version of a package.
@@ -78,7 +79,7 @@ func newLab(t *testing.T) *lab {
 		digests: map[string]cmg.Digest{}, grants: map[grantKey]cmg.PackageGrant{}, reports: map[string]ccm.Report{},
 		refuse: func(string) error { return nil }}
 	var err error
-	if l.authority, err = auth.NewAuthority("lab", time.Hour); err != nil {
+	if l.authority, err = auth.NewAuthority("lab", 365*24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	l.anchors = x509.NewCertPool()

@@ -61,7 +61,16 @@ func (l *lab) exchange(w http.ResponseWriter, r *http.Request, c auth.Claims) er
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, map[string]any{"token": token, "token_type": "Bearer", "expires": until.UTC().Truncate(time.Second)})
+	answer := map[string]any{"token": token, "token_type": "Bearer", "expires": until.UTC().Truncate(time.Second)}
+	if l.renews {
+		until := l.now().Add(90 * 24 * time.Hour)
+		token, err := l.keys.Issue(auth.Claims{Kind: auth.TokenDevice, Site: siteCode, Device: id, NotBefore: l.now(), Expires: until})
+		if err != nil {
+			return err
+		}
+		answer["device_token"] = map[string]any{"token": token, "expires": until.UTC().Truncate(time.Second)}
+	}
+	return writeJSON(w, answer)
 }
 
 func (l *lab) policyBody(w http.ResponseWriter, r *http.Request, c auth.Claims) error {
@@ -111,7 +120,7 @@ func (l *lab) message(w http.ResponseWriter, r *http.Request, c auth.Claims) err
 	if err != nil {
 		return err
 	}
-	contentType, body, err := ccm.Reply(m, reply)
+	contentType, body, err := ccm.Reply(m, reply, time.Now())
 	if err != nil {
 		return err
 	}

@@ -34,8 +34,8 @@ type link struct {
 func newLink(c Config) (*link, error) {
 	l := &link{tries: 6, wait: 500 * time.Millisecond, longest: 20 * time.Second, now: c.Now}
 	for to, files := range map[**http.Client]auth.ClientFiles{
-		&l.gateway: {Roots: c.Roots, Certificate: c.ClientCertificate, Key: c.ClientKey},
-		&l.store:   {Roots: c.Roots},
+		&l.gateway: {Now: c.Now, Roots: c.Roots, Certificate: c.ClientCertificate, Key: c.ClientKey},
+		&l.store:   {Now: c.Now, Roots: c.Roots},
 	} {
 		settings, err := auth.ClientTo(files)
 		if err != nil {

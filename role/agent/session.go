@@ -13,14 +13,16 @@ import (
 )
 
 // ensureRegistered registers where the site does not know the device, or has
-// to hear from it: the certificate is new, or a third of the device token's
-// life is over, as the field renews it monthly of ninety days.
+// to hear of a new certificate, and renews the device token once a third of
+// its life is over: the field does so monthly of ninety days.
 func (a *Agent) ensureRegistered(ctx context.Context) error {
 	now := a.cfg.Now()
 	switch {
-	case a.state.Device == "", !a.cfg.mutual() && !now.Before(a.state.Token.Expires):
+	case a.state.Device == "", !a.cfg.mutual() && a.state.Token.Value == "":
 		return a.register(ctx, a.firstProof)
-	case a.state.Registered.IsZero(), !a.cfg.mutual() && a.state.Token.lived(now) > 1./3:
+	case !a.cfg.mutual() && a.state.Token.lived(now) > renewAfter:
+		return a.renew(ctx, now)
+	case a.state.Registered.IsZero():
 		err := a.inSession(ctx, func(bearer func(context.Context) (string, error)) error {
 			return a.register(ctx, bearer)
 		})
@@ -34,6 +36,38 @@ func (a *Agent) ensureRegistered(ctx context.Context) error {
 	return nil
 }
 
+// renewAfter is the part of a device token's life after which it is renewed.
+const renewAfter = 1. / 3
+
+// renew gets a new device token with the old one and a proof of the device's
+// key. That works for a while after the old one's end too; when it does not
+// any more, what registered the device first has to do it again.
+func (a *Agent) renew(ctx context.Context, now time.Time) error {
+	over := !now.Before(a.state.Token.Expires)
+	err := a.openSession(ctx)
+	if err == nil && a.state.Token.lived(now) > renewAfter { // a site that gives none with a session
+		err = a.inSession(ctx, func(bearer func(context.Context) (string, error)) error {
+			return a.register(ctx, bearer)
+		})
+	}
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case !over:
+		// What the agent has still works: the next pass tries again.
+		a.cfg.Log.Warn("device token not renewed", "err", err)
+		return nil
+	}
+	again := a.register(ctx, a.firstProof)
+	if errors.Is(again, errNoRegistrationToken) {
+		return fmt.Errorf("renew device token: %w", err)
+	}
+	if again != nil {
+		return errors.Join(err, again)
+	}
+	return nil
+}
+
 // lived gives the part of the token's life that is over, from 0 to 1.
 func (t token) lived(now time.Time) float64 {
 	life := t.Expires.Sub(t.Issued)
@@ -43,10 +77,13 @@ func (t token) lived(now time.Time) float64 {
 	return float64(now.Sub(t.Issued)) / float64(life)
 }
 
-// firstProof is what a device shows that has no device token.
-func (a *Agent) firstProof(context.Context) (string, error) {
-	if a.cfg.mutual() {
+// firstProof is what a device shows that has no device token: the best it has.
+func (a *Agent) firstProof(ctx context.Context) (string, error) {
+	switch {
+	case a.cfg.mutual():
 		return "", nil
+	case a.cfg.EntraToken != nil:
+		return a.cfg.EntraToken(ctx)
 	}
 	return a.cfg.registrationToken()
 }
@@ -129,6 +166,10 @@ func (a *Agent) requestSession(ctx context.Context) error {
 		Token   string    `json:"token"`
 		Type    string    `json:"token_type"`
 		Expires time.Time `json:"expires"`
+		Device  struct {
+			Token   string    `json:"token"`
+			Expires time.Time `json:"expires"`
+		} `json:"device_token"` // where it replaces the one that was shown
 	}
 	err := a.link.do(ctx, call{
 		method: http.MethodPost, url: a.base() + "/CCM_STS",
@@ -162,6 +203,10 @@ func (a *Agent) requestSession(ctx context.Context) error {
 		return fmt.Errorf("the token ended %s: is this machine's clock right?: %w", answer.Expires.UTC().Format(time.RFC3339), cmg.ErrInvalid)
 	}
 	a.state.Session = token{Value: answer.Token, Issued: now, Expires: answer.Expires}
+	if d := answer.Device; d.Token != "" && d.Expires.After(a.state.Token.Expires) {
+		a.state.Token = token{Value: d.Token, Issued: now, Expires: d.Expires}
+		a.cfg.Log.Info("device token renewed", "until", d.Expires)
+	}
 	a.cfg.Log.Info("session opened", "until", answer.Expires)
 	return nil
 }

@@ -26,18 +26,21 @@ func (p *Point) withCaller(r *http.Request) (*http.Request, error) {
 		return r, nil
 	}
 	if !p.fromConnectionPoint(r) || len(header) != 1 {
-		return nil, cmg.Refuse(http.StatusForbidden, "CMGMP_Caller_Not_Trusted", "only a connection point may say who is calling, and once", nil)
+		return r, cmg.Refuse(http.StatusForbidden, "CMGMP_Caller_Not_Trusted", "only a connection point may say who is calling, and once", nil)
 	}
 	ctx := r.Context()
 	c, err := p.callers.Read(ctx, header[0], p.cfg.Now())
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if err := p.admit(ctx, c); err != nil {
-		return nil, err
-	}
-	return r.WithContext(cmg.WithCaller(ctx, c)), nil
+	ctx = context.WithValue(ctx, clientAddress{}, r.Header.Get("X-Forwarded-For"))
+	r = r.WithContext(cmg.WithCaller(ctx, c))
+	return r, p.admit(ctx, c)
 }
+
+// clientAddress is the key of the client's address, as a gateway saw it: what
+// a client says of it is taken off there.
+type clientAddress struct{}
 
 // fromConnectionPoint says whether the peer is a connection point of this site.
 func (p *Point) fromConnectionPoint(r *http.Request) bool {
@@ -134,7 +137,7 @@ func mayUse(ctx context.Context, u use) error {
 	switch auth.TokenKind(c.TokenKind) {
 	case auth.TokenRegistration:
 		allowed = u == useRegister
-	case auth.TokenDevice:
+	case auth.TokenDevice, auth.TokenGrace:
 		allowed = u == useExchange
 	case auth.TokenSession:
 		allowed = u != useExchange

@@ -21,11 +21,15 @@ type Config struct {
 	Signing   auth.IdentityFiles `json:"signing"`    // role site: signs publications
 	TokenKeys string             `json:"token_keys"` // keyring file of the site's tokens
 	Status    string             `json:"status"`     // host:port for /livez, /readyz and /status over HTTP; empty: none
+	AuditHead string             `json:"audit_head"` // file for the signed end of the audit log; empty: audit.head in the site's folder
 
 	Approval         string        `json:"approval"`           // manual or automatic; empty: manual
 	ContentTokenLife time.Duration `json:"content_token_life"` // 0: 24h
 	SessionTokenLife time.Duration `json:"session_token_life"` // 0: 8h
 	DeviceTokenLife  time.Duration `json:"device_token_life"`  // 0: 2160h
+	DeviceTokenGrace time.Duration `json:"device_token_grace"` // after its end a device may renew its token with proof of its key; 0: 720h; below 0: never
+	ClockAllowance   time.Duration `json:"clock_allowance"`    // how far a signed time in a message's headers may be from ours; 0: 24h
+	ProofAllowance   time.Duration `json:"proof_allowance"`    // the same of the proof for a session token; 0: 15m
 
 	Site    *site.Site        `json:"-"` // the site's database; the caller closes it after Run
 	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
@@ -34,6 +38,10 @@ type Config struct {
 	Log     *slog.Logger      `json:"-"` // nil is silent
 	Now     func() time.Time  `json:"-"` // nil: time.Now
 }
+
+// maxAllowance is what the field's clients need at most (PROTOCOL 5): a clock
+// that is a day off.
+const maxAllowance = 24 * time.Hour
 
 // maxLife is what a gateway accepts of any token.
 const maxLife = 100 * 24 * time.Hour
@@ -66,12 +74,34 @@ func (c *Config) complete() error {
 			return fmt.Errorf("%s %s is not between a second and 100 days: %w", l.name, *l.life, cmg.ErrInvalid)
 		}
 	}
+	switch {
+	case c.DeviceTokenGrace == 0:
+		c.DeviceTokenGrace = 30 * 24 * time.Hour
+	case c.DeviceTokenGrace < 0:
+		c.DeviceTokenGrace = 0
+	}
+	if c.DeviceTokenGrace > auth.MaxGrace {
+		return fmt.Errorf("device_token_grace %s is longer than 90 days: %w", c.DeviceTokenGrace, cmg.ErrInvalid)
+	}
+	for _, l := range []struct {
+		name      string
+		allowance *time.Duration
+		usual     time.Duration
+	}{{"clock_allowance", &c.ClockAllowance, maxAllowance}, {"proof_allowance", &c.ProofAllowance, 15 * time.Minute}} {
+		if *l.allowance == 0 {
+			*l.allowance = l.usual
+		}
+		if *l.allowance < time.Second || *l.allowance > maxAllowance {
+			return fmt.Errorf("%s %s is not between a second and 24h: %w", l.name, *l.allowance, cmg.ErrInvalid)
+		}
+	}
 	if c.Listen == "" {
 		c.Listen = ":443"
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Identity.Now, c.Signing.Now = c.Now, c.Now
 	c.Log = web.Log(c.Log)
 	return nil
 }

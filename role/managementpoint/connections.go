@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/web"
 )
 
 // connections counts who connected, by the role in the peer's verified
@@ -105,6 +106,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("requests", func() any { return copied(&p.count.mu, &p.count.requests) })
 	p.health.Publish("refusals", func() any { return copied(&p.count.mu, &p.count.refusals) })
 	p.health.Publish("publication", func() any { return p.maps.version() })
+	p.health.Mount(web.RefusalsPath, p.refusals)
 }
 
 // lastSeen gathers when devices were seen, to be written in one go. What is

@@ -15,10 +15,6 @@ import (
 	"github.com/opencmg/cmg/site"
 )
 
-// proofSkew is how far a signed time may be from ours, and so how long its
-// reuse has to be watched for.
-const proofSkew = 15 * time.Minute
-
 // exchange is the token service (PROTOCOL 4.6, our own in its details): a
 // device that shows its device token or certificate, and proves by a signed
 // time that it holds its key, gets a session token.
@@ -27,7 +23,10 @@ const proofSkew = 15 * time.Minute
 //	ClientToken: GUID:<guid>;<time>;2
 //	ClientTokenSignature: <hex>
 //
-//	200 {"token": "…", "token_type": "Bearer", "expires": "2026-03-01T20:00:00Z"}
+//	200 {"token": "…", "token_type": "Bearer", "expires": "2026-03-01T20:00:00Z",
+//	     "device_token": {"token": "…", "expires": "2026-05-30T12:00:00Z"}}
+//
+// The device token is there where the one that was shown is to be replaced.
 func (p *Point) exchange(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	if _, ok := cmg.CallerFrom(ctx); !ok {
@@ -41,32 +40,78 @@ func (p *Point) exchange(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := p.cfg.Now()
-	claims := auth.Claims{Kind: auth.TokenSession, Device: id, NotBefore: now, Expires: now.Add(p.live.Load().cfg.SessionTokenLife)}
+	live := p.live.Load()
+	answer := sessionAnswer{Type: "Bearer"}
+	claims := auth.Claims{Kind: auth.TokenSession, Device: id, NotBefore: now, Expires: now.Add(live.cfg.SessionTokenLife)}
 	token, record, err := p.issue(claims)
 	if err != nil {
 		return err
 	}
-	err = p.cfg.Site.RecordTokenFor(ctx, record, value, at.Add(proofSkew+time.Second))
+	answer.Token, answer.Expires = token, record.Expires.UTC()
+	var renewed []site.Token
+	if due, err := p.renewalDue(ctx, now); err != nil {
+		return err
+	} else if due {
+		token, record, err := p.issueDeviceToken(id, now)
+		if err != nil {
+			return err
+		}
+		renewed = append(renewed, record)
+		answer.Device = &deviceTokenAnswer{token, record.Expires.UTC()}
+	}
+	err = p.cfg.Site.RecordTokenFor(ctx, record, value, at.Add(p.live.Load().cfg.ProofAllowance+time.Second), renewed...)
 	if errors.Is(err, site.ErrProofUsed) {
-		return cmg.Refuse(http.StatusForbidden, "CMGMP_Proof_Replayed", "this ClientToken was used before: sign a new time", err)
+		return errReplayed(err)
 	} else if err != nil {
 		return err
 	}
-	body, err := json.Marshal(struct {
-		Token   string    `json:"token"`
-		Type    string    `json:"token_type"`
-		Expires time.Time `json:"expires"`
-	}{token, "Bearer", record.Expires.UTC()})
+	body, err := json.Marshal(answer)
 	if err != nil {
 		return fmt.Errorf("write session token: %w", err)
 	}
 	return write(w, r, "application/json", body)
 }
 
+// A sessionAnswer is what the token service gives.
+type sessionAnswer struct {
+	Token   string             `json:"token"`
+	Type    string             `json:"token_type"`
+	Expires time.Time          `json:"expires"`
+	Device  *deviceTokenAnswer `json:"device_token,omitempty"`
+}
+
+type deviceTokenAnswer struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+func errReplayed(cause error) *cmg.Refusal {
+	return cmg.Refuse(http.StatusForbidden, "CMGMP_Proof_Replayed", "this signed time was used before: sign a new one", cause)
+}
+
+// renewalDue says that the caller's device token has lived a third of its
+// life, as the field renews one of ninety days after thirty, or is past its
+// end: whoever has just proven the device's key gets a new one.
+func (p *Point) renewalDue(ctx context.Context, now time.Time) (bool, error) {
+	c, _ := cmg.CallerFrom(ctx)
+	switch auth.TokenKind(c.TokenKind) {
+	case auth.TokenGrace:
+		return true, nil
+	case auth.TokenDevice:
+	default:
+		return false, nil
+	}
+	t, err := p.cfg.Site.Token(ctx, c.TokenID)
+	if errors.Is(err, cmg.ErrNotFound) {
+		return false, nil // its signature let it in; when it began nobody knows
+	}
+	return err == nil && now.Sub(t.NotBefore) >= t.Expires.Sub(t.NotBefore)/3, err
+}
+
 // possession checks the ClientToken headers against the registered key, and
 // that they are of the caller's device.
 func (p *Point) possession(r *http.Request) (id cmg.DeviceID, value string, at time.Time, err error) {
-	invalid := func(why string, cause error) error {
+	invalid := func(why string, cause error) *cmg.Refusal {
 		return cmg.Refuse(http.StatusUnauthorized, "CMGMP_Proof_Invalid", why, cause)
 	}
 	values, sigs := r.Header.Values(ccm.HeaderClientToken), r.Header.Values(ccm.HeaderClientTokenSignature)
@@ -84,8 +129,9 @@ func (p *Point) possession(r *http.Request) (id cmg.DeviceID, value string, at t
 	if err != nil {
 		return "", "", at, err
 	}
-	if _, err = ccm.ReadClientToken(value, sigs[0], key.key, p.cfg.Now(), proofSkew); err != nil {
-		return "", "", at, invalid("the signed time does not hold: wrong key, or more than 15 minutes away", err)
+	if _, err = ccm.ReadClientToken(value, sigs[0], key.key, p.cfg.Now(), p.live.Load().cfg.ProofAllowance); err != nil {
+		return "", "", at, invalid("the signed time does not hold: another key, or too far from this clock", err).
+			With("device", string(id), "signed time", stamp(at), "clock here", stamp(p.cfg.Now()), "allowance", p.live.Load().cfg.ProofAllowance.String())
 	}
 	return id, value, at, nil
 }

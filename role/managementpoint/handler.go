@@ -14,9 +14,10 @@ import (
 // without case, as the field's servers do (PROTOCOL 0).
 func (p *Point) Handler() http.Handler {
 	return web.Handler(p.cfg.Log, func(w http.ResponseWriter, r *http.Request) error {
-		err := p.serve(w, r)
+		told, err := p.serve(w, r)
 		if err != nil {
 			p.count.refused(err)
+			p.remember(told, err)
 		}
 		return err
 	})
@@ -37,13 +38,16 @@ var endpoints = map[string]endpoint{
 	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
 	"/cmg/v1/map":                   {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
 	"/cmg/v1/tickets":               {"tickets", []string{http.MethodGet}, (*Point).ticketSecrets},
+	web.RefusalsPath:                {"refusals", []string{http.MethodPost}, (*Point).takeRefusals},
 }
 
-func (p *Point) serve(w http.ResponseWriter, r *http.Request) error {
+// serve answers a request; it gives it back with what was learned of its
+// caller.
+func (p *Point) serve(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	e, ok := endpoints[strings.ToLower(r.URL.Path)]
 	if !ok {
 		p.count.request("unknown")
-		return cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", "the management point has no such path", nil)
+		return r, cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", "the management point has no such path", nil)
 	}
 	p.count.request(e.name)
 	allowed := false
@@ -52,14 +56,17 @@ func (p *Point) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !allowed {
 		w.Header().Set("Allow", strings.Join(e.methods, ", "))
-		return cmg.Refuse(http.StatusMethodNotAllowed, "CMGMP_Method_Not_Allowed", "the path takes "+strings.Join(e.methods, ", "), nil)
+		return r, cmg.Refuse(http.StatusMethodNotAllowed, "CMGMP_Method_Not_Allowed", "the path takes "+strings.Join(e.methods, ", "), nil)
 	}
 	r, err := p.withCaller(r)
 	if err != nil {
-		return err
+		return r, err
+	}
+	if err := p.checkSignature(r); err != nil {
+		return r, err
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	return e.serve(p, w, r)
+	return r, e.serve(p, w, r)
 }
 
 // badRequest gives an error that was found in what was sent its code; one

@@ -82,7 +82,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 func newLab(t *testing.T, change ...func(*Config)) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir(), logged: &syncBuffer{}}
-	l.authority = must(auth.NewAuthority("LAB site", 24*time.Hour))(t)
+	l.authority = must(auth.NewAuthority("LAB site", 10*365*24*time.Hour))(t)
 	l.keyring = must(auth.NewKeyring())(t)
 	if err := l.keyring.Save(l.file("tokens.jwks")); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,9 @@
 // inside and has no caller. What a caller may do:
 //
 //   - a registration token registers a device and nothing else;
-//   - a device token is exchanged at /CCM_STS for session tokens, nothing else;
+//   - a device token is exchanged at /CCM_STS for session tokens, nothing else:
+//     with proof of the device's key, also for a while after its end, and from
+//     a third of its life on for a new device token as well;
 //   - a session token does everything but that exchange;
 //   - a client certificate does everything;
 //   - no caller: the lists of .sms_aut, policies that are not secret, and
@@ -32,15 +34,15 @@
 //	401 CMGMP_Caller_Required              nothing proves the caller here
 //	401 CMGMP_Caller_Expired               the caller's certificate or token has ended
 //	401 CMGMP_Device_Unknown               the device is not registered here (any more): register again
-//	401 CMGMP_Proof_Invalid                ClientToken: bad signature or time, or unknown key
+//	401 CMGMP_Proof_Invalid                ClientToken or CCMClient… headers: bad signature or time, or unknown key
 //	401 CMGMP_Signature_Invalid            the message's signature does not hold
 //	401 CMGMP_Signature_Required           the message has to be signed
 //	403 CMGMP_Caller_Not_Trusted           CMG-Caller from somebody who is no connection point
 //	403 CMGMP_Connection_Point_Required    only a connection point may have this
 //	403 CMGMP_Device_Blocked               an administrator blocked the device
 //	403 CMGMP_Device_Not_Approved          the device waits for approval
-//	403 CMGMP_Proof_Replayed               the ClientToken was used before
-//	403 CMGMP_Registration_Token_…         Unknown, Blocked, Not_Yet_Valid, Expired, Used_Up
+//	403 CMGMP_Proof_Replayed               the signed time was used before
+//	403 CMGMP_Registration_Token_…         Unknown, Blocked, Not_Yet_Valid, Expired, Used_Up, Wrong_Address
 //	403 CMGMP_Sender_Mismatch              the message names another device than the proof
 //	403 CMGMP_Token_Blocked                an administrator blocked the token
 //	403 CMGMP_Token_Kind                   this kind of token is not for this
@@ -90,6 +92,11 @@ type Point struct {
 	seen  lastSeen
 	conns connections
 	count counters
+
+	refusals *web.RefusalRing
+	headKept int64 // number of the audit log's entry that upkeep kept last
+
+	ending chan struct{} // closed when Run is told to end
 }
 
 // New reads the files c names, checks them against one another and returns a
@@ -99,11 +106,12 @@ func New(c Config) (*Point, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Point{cfg: s.cfg, health: c.Health}
+	p := &Point{cfg: s.cfg, health: c.Health, ending: make(chan struct{}), refusals: web.NewRefusalRing(true)}
 	if p.health == nil {
 		p.health = web.NewHealth(string(cmg.RoleManagementPoint))
 	}
 	p.live.Store(s)
+	p.cfg.Site.Actor = s.id.Name().String()
 	p.callers = auth.NewCallerReader(p.gatewayCertificate)
 	p.reload = web.NewReloader(p.health, p.cfg.Log, c.Again, func() Config { return p.live.Load().given }, p.install, p.files)
 	p.publishStatus()
@@ -140,6 +148,7 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	defer context.AfterFunc(ctx, func() { close(p.ending) })()
 	var (
 		all  sync.WaitGroup
 		once sync.Mutex
@@ -205,20 +214,25 @@ func (p *Point) prepare(ctx context.Context) error {
 // upkeep writes what was gathered in memory and forgets what has expired. It
 // writes once more when ctx has ended.
 func (p *Point) upkeep(ctx context.Context) error {
+	refused := time.NewTicker(refusalsEvery)
+	defer refused.Stop()
 	write, prune := time.NewTicker(seenEvery), time.NewTicker(pruneEvery)
 	defer write.Stop()
 	defer prune.Stop()
 	for {
 		select {
+		case <-refused.C:
+			p.report("refusals", p.storeRefusals(ctx))
 		case <-write.C:
 			p.report("last seen", p.cfg.Site.Touch(ctx, p.seen.take()))
+			p.report("audit head", p.keepAuditHead(ctx))
 		case <-prune.C:
 			_, err := p.cfg.Site.PruneTokens(ctx, p.cfg.Now().Add(-keepTokens))
 			p.report("prune", err)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
-			return p.cfg.Site.Touch(last, p.seen.take())
+			return errors.Join(p.cfg.Site.Touch(last, p.seen.take()), p.keepAuditHead(last), p.storeRefusals(last))
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (p *Point) message(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return badRequest("the message's content is not as it should be", err)
 	}
-	contentType, body, err := ccm.Reply(m, reply)
+	contentType, body, err := ccm.Reply(m, reply, p.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -76,6 +76,10 @@ func (p *Point) sender(ctx context.Context, m *ccm.Message, needSignature bool) 
 	case m.Signed():
 		if err := m.VerifySender(d.key); err != nil {
 			return cmg.Device{}, cmg.Refuse(http.StatusUnauthorized, "CMGMP_Signature_Invalid", "the message's signature is not by the key this device registered", err)
+		}
+		if err := m.VerifyHookTime(d.key, p.cfg.Now(), p.live.Load().cfg.ClockAllowance); err != nil {
+			return cmg.Device{}, cmg.Refuse(http.StatusUnauthorized, "CMGMP_Proof_Invalid", "the signed time in the message's hook does not hold: another key, or too far from this clock", err).
+				With("device", string(m.Source), "clock here", stamp(p.cfg.Now()), "allowance", p.live.Load().cfg.ClockAllowance.String())
 		}
 	case needSignature || c.Device == "":
 		return cmg.Device{}, cmg.Refuse(http.StatusUnauthorized, "CMGMP_Signature_Required", "the message has to be signed by the key this device registered", nil)

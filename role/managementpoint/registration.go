@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
@@ -41,10 +44,13 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 		if token == "" { // an id to count uses by is the least it needs
 			return "", registrationFault(site.ErrTokenUnknown)
 		}
+		if err := p.mayRegisterFrom(ctx, token); err != nil {
+			return "", err
+		}
 	}
 	d, err := p.cfg.Site.Register(ctx, cmg.Device{
 		ID: c.Device, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing,
-		Approval: p.approval(c), Proof: c.Proof,
+		Approval: p.approval(c), Proof: c.Proof, Thumbprint: c.Thumbprint,
 	}, token)
 	if err != nil {
 		return "", registrationFault(err)
@@ -56,9 +62,7 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 // registered writes the reply, with a new device token.
 func (p *Point) registered(ctx context.Context, d cmg.Device) (string, error) {
 	now := p.cfg.Now()
-	token, record, err := p.issue(auth.Claims{
-		Kind: auth.TokenDevice, Device: d.ID, NotBefore: now, Expires: now.Add(p.live.Load().cfg.DeviceTokenLife),
-	})
+	token, record, err := p.issueDeviceToken(d.ID, now)
 	if err != nil {
 		return "", err
 	}
@@ -68,6 +72,36 @@ func (p *Point) registered(ctx context.Context, d cmg.Device) (string, error) {
 	return ccm.RegistrationReply{
 		SMSID: d.ID, Approval: d.Approval, Time: now, DeviceToken: token, Expires: record.Expires,
 	}.XML(), nil
+}
+
+// issueDeviceToken signs a device token and gives the record to keep of it.
+func (p *Point) issueDeviceToken(id cmg.DeviceID, now time.Time) (string, site.Token, error) {
+	return p.issue(auth.Claims{
+		Kind: auth.TokenDevice, Device: id, NotBefore: now, Expires: now.Add(p.live.Load().cfg.DeviceTokenLife), Grace: p.live.Load().cfg.DeviceTokenGrace,
+	})
+}
+
+// mayRegisterFrom refuses a registration token that is shown from an address
+// it is not for, as the gateway saw it.
+func (p *Point) mayRegisterFrom(ctx context.Context, token string) error {
+	t, err := p.cfg.Site.Token(ctx, token)
+	if errors.Is(err, cmg.ErrNotFound) || err == nil && len(t.Sources) == 0 {
+		return nil // one without a record is refused when it is spent
+	} else if err != nil {
+		return err
+	}
+	from, _ := ctx.Value(clientAddress{}).(string)
+	ip, err := netip.ParseAddr(from)
+	if err == nil {
+		for _, s := range t.Sources {
+			prefix, err := netip.ParsePrefix(s)
+			if err == nil && prefix.Contains(ip.Unmap().WithZone("")) {
+				return nil
+			}
+		}
+	}
+	return cmg.Refuse(http.StatusForbidden, "CMGMP_Registration_Token_Wrong_Address", "this registration token is not for this address", err).
+		With("address", from, "token id", token, "allowed from", strings.Join(t.Sources, " "))
 }
 
 // approval is the rule in the package comment.
