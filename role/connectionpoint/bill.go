@@ -53,5 +53,6 @@ func (r *relay) account(err error) {
 		r.p.unmapped.Add(1)
 	}
 	r.logRequest(err)
+	r.remember(err)
 	r.bill = bill{shard: r.shard}
 }

@@ -81,12 +81,14 @@ type Point struct {
 	traffic    *traffic
 	requestLog *web.RequestLog
 	workers    sync.WaitGroup
+	publishes  sync.WaitGroup
 	active     atomic.Int64
 	idle       atomic.Int64
 	requests   atomic.Int64
 	failed     atomic.Int64
 	refused    atomic.Int64 // there were MaxRequests
 	unmapped   atomic.Int64
+	refusals   *web.RefusalRing
 }
 
 // New checks c, reads its files and returns a Point that has started nothing.
@@ -95,7 +97,7 @@ func New(c Config) (*Point, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Point{cfg: s.cfg, log: s.cfg.Log, health: c.Health, jobs: make(chan job)}
+	p := &Point{cfg: s.cfg, log: s.cfg.Log, health: c.Health, refusals: web.NewRefusalRing(true), jobs: make(chan job)}
 	if p.health == nil {
 		p.health = web.NewHealth(string(cmg.RoleConnectionPoint))
 	}
@@ -109,11 +111,12 @@ func New(c Config) (*Point, error) {
 	return p, nil
 }
 
-// publish sends the publication on every channel whose gateway lacks it.
+// publish sends the publication on every channel whose gateway lacks it. One
+// that takes its time holds up no other.
 func (p *Point) publish() {
 	for _, l := range p.fleet.links() {
 		if h := l.cur.Load(); h != nil {
-			h.publish()
+			p.publishes.Go(h.publish)
 		}
 	}
 }
@@ -139,6 +142,7 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Identity.Now = c.Now
 	c.Log = web.Log(c.Log)
 	return c
 }
@@ -171,6 +175,7 @@ func (p *Point) Run(ctx context.Context) error {
 	wg.Go(func() { p.tendUpstreams(ctx) })
 	wg.Go(func() { p.tickets.follow(ctx, p) })
 	wg.Go(func() { p.reload.Run(ctx) })
+	wg.Go(func() { p.handOnRefusals(ctx) })
 	wg.Go(func() { p.traffic.run(ctx) })
 	wg.Go(func() { p.lookout.run(ctx) })
 	lctx, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the requests
@@ -181,6 +186,7 @@ func (p *Point) Run(ctx context.Context) error {
 	p.health.Set("up", nil)
 	p.fleet.wait()
 	wg.Wait()
+	p.publishes.Wait()
 	close(p.jobs)
 	p.workers.Wait()
 	p.live.Load().pool.close()
@@ -198,6 +204,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("parked", func() any { return p.parked.Load() })
 	p.health.Publish("failed", func() any { return p.failed.Load() })
 	p.health.Publish("traffic", p.traffic.status)
+	p.health.Mount(web.RefusalsPath, p.refusals)
 	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))
 	p.health.Publish("map", func() any { return p.maps.status() })
 	p.health.Publish("gateways", func() any {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ const (
 	mapFile = "map.json"
 	maxMap  = 8 << 20
 	mapTime = 20 * time.Second
+	mapWait = 10 // seconds the site may wait with its answer for a change
 )
 
 // A table is one map made ready: an immutable snapshot.
@@ -176,7 +178,8 @@ func (m *maps) follow(ctx context.Context) {
 	defer client.close()
 	failing := false
 	for {
-		err := m.refresh(ctx, client.now())
+		began := time.Now()
+		waited, err := m.refresh(ctx, client.now())
 		m.mu.Lock()
 		m.state = "ok"
 		if err != nil {
@@ -192,64 +195,82 @@ func (m *maps) follow(ctx context.Context) {
 			m.p.log.Info("the site's map can be had again")
 		}
 		failing = err != nil
-		every := m.p.cfg.MapEvery
-		if failing { // a site that comes back is wanted soon
-			every = min(every, 2*time.Second)
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(every*4/5 + rand.N(every*2/5+1)):
+		case <-time.After(m.pause(waited, failing, time.Since(began))):
 		}
 	}
 }
 
-func (m *maps) refresh(ctx context.Context, client *http.Client) error {
-	raw, etag, err := m.read(ctx, client)
+// pause is how long to wait before the map is asked for again. A site that
+// waited with its answer tells of a change when it happens: it is asked again
+// at once.
+func (m *maps) pause(waited, failing bool, took time.Duration) time.Duration {
+	const least = 100 * time.Millisecond // whatever the site makes of it
+	every := m.p.cfg.MapEvery
+	switch {
+	case waited:
+		return max(least-took, 0)
+	case failing: // a site that comes back is wanted soon
+		every = min(every, 2*time.Second)
+	}
+	return every*4/5 + rand.N(every*2/5+1)
+}
+
+// refresh asks for the map once. waited says that the site held the answer
+// back until there was one, or until its time was over.
+func (m *maps) refresh(ctx context.Context, client *http.Client) (waited bool, err error) {
+	began := time.Now()
+	raw, etag, waits, err := m.read(ctx, client)
 	if err != nil || raw == nil {
-		return err
+		// One that says "unchanged" at once is about to end.
+		return waits && time.Since(began) > time.Second, err
 	}
 	if m.has(raw) {
 		m.etag = etag
-		return nil
+		return waits, nil
 	}
 	if err := m.take(raw); err != nil {
-		return err
+		return false, err
 	}
 	m.etag = etag
 	m.p.log.Info("new map", "version", m.table.Load().version, "mappings", len(m.table.Load().mappings))
-	return m.keep(raw)
+	return waits, m.keep(raw)
 }
 
-// read gives the map, or nil where it is unchanged.
-func (m *maps) read(ctx context.Context, client *http.Client) (raw []byte, etag string, err error) {
+// read gives the map, or nil where it is unchanged; waits says that the site
+// waits for changes.
+func (m *maps) read(ctx context.Context, client *http.Client) (raw []byte, etag string, waits bool, err error) {
 	if !strings.HasPrefix(m.p.cfg.Map, "https://") {
 		raw, err := os.ReadFile(m.p.cfg.Map)
-		return raw, "", err
+		return raw, "", false, err
 	}
 	req, err := http.NewRequestWithContext(ctx, "GET", strings.TrimSuffix(m.p.cfg.Map, "/")+mapPath, nil)
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	if m.etag != "" {
 		req.Header.Set("If-None-Match", m.etag)
 	}
+	req.Header.Set("Prefer", "wait="+strconv.Itoa(mapWait)) // RFC 7240 section 4.3
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	defer resp.Body.Close()
+	waits = strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait")
 	if resp.StatusCode == http.StatusNotModified {
-		return nil, "", nil
+		return nil, "", waits, nil
 	}
 	if err := web.ReadAnswer(resp); err != nil {
-		return nil, "", fmt.Errorf("ask %s for the map: %w", m.p.cfg.Map, err)
+		return nil, "", false, fmt.Errorf("ask %s for the map: %w", m.p.cfg.Map, err)
 	}
 	raw, err = io.ReadAll(io.LimitReader(resp.Body, maxMap+1))
 	if err == nil && len(raw) > maxMap {
 		err = fmt.Errorf("map of more than %d bytes: %w", maxMap, cmg.ErrTooLarge)
 	}
-	return raw, resp.Header.Get("ETag"), err
+	return raw, resp.Header.Get("ETag"), waits, err
 }
 
 func (m *maps) keep(raw []byte) error {

@@ -96,6 +96,9 @@ func (r *relay) serve(j job) error {
 		return err
 	}
 	r.id = string(r.req.Get(h1.RequestID))
+	if r.isReport() {
+		return r.takeReport(st)
+	}
 	t := r.p.maps.table.Load()
 	var m *mapping
 	if t != nil {

@@ -21,6 +21,7 @@ type bill struct {
 	wait     time.Duration // after which a refused caller may come again
 	inward   bool          // exchange.head is this request's
 	refusal  *cmg.Refusal  // what it was answered with; nil: no refusal
+	evidence []cmg.Fact    // of the refusal
 	trace    string        // of a refused request that did not get inward
 }
 
@@ -33,6 +34,9 @@ func (x *exchange) prove(c *cmg.Caller) {
 	b := &x.bill
 	b.caller = x.g.accounts.callers.of(c, b.known, x.started)
 	b.known, b.proof = b.caller, proofIndex(c.Proof)
+	if x.who.Load() != b.caller {
+		x.who.Store(b.caller)
+	}
 }
 
 // give counts bytes of an answer as they are written.

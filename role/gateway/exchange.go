@@ -46,7 +46,8 @@ type exchange struct {
 	bill     bill
 	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
 
-	gone     atomic.Bool // see abandon
+	gone     atomic.Bool               // see abandon
+	who      atomic.Pointer[callerRow] // proven last, for endBlocked
 	attempts attempts
 	stream   atomic.Pointer[channel.Stream]
 }
@@ -129,6 +130,11 @@ func (x *exchange) pass(ctx context.Context) error {
 	if x.req.Count(h1.Authorization) > 1 { // which of them counts is not for two servers to decide
 		return cmg.Refuse(400, "CMGService_Bad_Request", "more than one Authorization", nil)
 	}
+	if a := x.g.live.Load().addresses; a != nil {
+		if err := x.limitAddress(a); err != nil {
+			return err
+		}
+	}
 	e := x.g.edge.Load()
 	if e == nil {
 		return cmg.Refuse(503, "CMGService_Not_Ready", "this instance has not heard from its site yet", nil)
@@ -156,7 +162,13 @@ func (x *exchange) pass(ctx context.Context) error {
 	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
 		return err
 	}
+	if x.caller.TokenKind == string(auth.TokenGrace) && !x.route.PassToken {
+		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
+	}
 	x.prove(&x.caller)
+	if x.g.edge.Load() != e { // who was shut out meanwhile was looked for already: see endBlocked
+		return x.pass(ctx)
+	}
 	if err := x.limit(); err != nil {
 		return err
 	}
@@ -238,6 +250,7 @@ func (x *exchange) refuse(err error) error {
 	if x.bill.refusal = r; !x.bill.inward {
 		x.bill.trace = traceOf(x.req.Fields)
 	}
+	x.remember(r)
 	x.res.Reset()
 	fillRefusal(&x.res, r, x.id)
 	if r.Status == 429 {

@@ -72,6 +72,7 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 	// Requests under way outlive ctx: a drain lets them finish.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h2 := newH2Front(g)
+	g.fronts.add(h2)
 	shakes := handshakes{gate: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
 	var conns sync.WaitGroup
 	defer func() {
@@ -94,6 +95,10 @@ func (g *Gateway) serveClients(ctx context.Context, ln net.Listener) error {
 			if !temporary(ctx, err) {
 				return err
 			}
+			continue
+		}
+		if !g.mayGreet(c) {
+			c.Close()
 			continue
 		}
 		select {

@@ -46,6 +46,7 @@ type Config struct {
 	AccessLog      web.RequestLogConfig `json:"access_log"`      // which requests are logged
 	Budget         BudgetConfig         `json:"budget"`          // what may be sent to clients
 	CallerLimits   CallerLimits         `json:"caller_limits"`   // for each device
+	AddressLimits  AddressLimits        `json:"address_limits"`  // for each address
 	MaxRequests    int64                `json:"max_requests"`    // inward at once, a tenth of them for the first class only; 0: 65,536
 	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
 
@@ -90,6 +91,8 @@ type Gateway struct {
 	draining atomic.Bool
 	settled  chan struct{} // closed when nobody is waited for any more who has asked for nothing
 	clients  clients
+	fronts   fronts // of HTTP/2
+	refusals *web.RefusalRing
 
 	accepting sync.WaitGroup // at the doors of clients
 }
@@ -101,7 +104,7 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, points: newPoints(), ids: newRequestIDs(), limits: usual(), settled: make(chan struct{})}
+	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, points: newPoints(), ids: newRequestIDs(), limits: usual(), settled: make(chan struct{}), refusals: web.NewRefusalRing(true)}
 	if g.health == nil {
 		g.health = web.NewHealth(string(cmg.RoleGateway))
 	}
@@ -140,6 +143,7 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Identity.Now = c.Now
 	c.Log = web.Log(c.Log)
 	return c
 }
@@ -190,6 +194,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	back.Go(func() { g.reload.Run(inner) })
 	back.Go(func() { g.tickets.run(inner) })
 	back.Go(func() { g.guardMemory(inner) })
+	back.Go(func() { g.reportRefusals(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })
 	}

@@ -92,6 +92,7 @@ func run(t testing.TB, c Config, change ...func(*Gateway)) *running {
 	}
 	r := &running{t: t, site: getSite(t), gw: must[*Gateway](t)(New(c)), done: make(chan struct{})}
 	r.gw.limits.settle = 50 * time.Millisecond
+	r.gw.limits.report = time.Hour // the inside of a test counts streams
 	for _, f := range change {
 		f(r.gw)
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/h1"
 	"github.com/opencmg/cmg/web"
 )
@@ -30,6 +31,7 @@ func (x *exchange) logRequest(in int64) {
 	if r := b.refusal; r != nil {
 		l.Message = "refused"
 		more(slog.String("code", r.Code), slog.String("why", r.Why), slog.Any("err", r.Err))
+		more(cmg.Evidence(r.Code, b.evidence)...)
 	}
 	if status >= 500 {
 		l.Level = slog.LevelWarn

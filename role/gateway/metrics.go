@@ -22,6 +22,7 @@ var (
 	mUpgraded      = metric("upgraded_connections", meter.Gauge, "Connections of clients that went on with another protocol, such as WebSockets.")
 	mConnections   = metric("client_connections", meter.Gauge, "Connections of clients that are open.")
 	mShed          = metric("shed_connections_total", meter.Counter, "Connections closed before the handshake, since there were too many.")
+	mAddresses     = metric("address_limited_total", meter.Counter, "Requests and handshakes refused because too many came from one address.", "what")
 	mHandshakes    = metric("handshake_errors_total", meter.Counter, "TLS handshakes that clients did not finish.")
 	mRepeated      = metric("repeated_requests_total", meter.Counter, "Requests that were sent inward a second time.")
 	mAborted       = metric("aborted_requests_total", meter.Counter, "Requests that ended without their whole answer.")
@@ -73,6 +74,8 @@ func (g *Gateway) gather(e *meter.Emit) {
 		e.Value(mRefusals, float64(v.(*atomic.Int64).Load()), code.(string))
 		return true
 	})
+	e.Value(mAddresses, float64(g.live.Load().addresses.refused()), "request")
+	e.Value(mAddresses, float64(g.live.Load().greetings.refused()), "handshake")
 	e.Value(mLogged, float64(g.requestLog.Written()))
 	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
 	e.Value(mReloads, float64(g.reload.Taken()), "taken")

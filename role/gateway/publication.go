@@ -124,9 +124,10 @@ func (g *Gateway) takePublication(version uint64, doc []byte) error {
 	}
 	g.edge.Store(e)
 	g.tickets.trust(e.publication)
+	g.endBlocked(e.trust)
 	g.updateReadiness()
 	g.log.Info("publication taken", "version", version, "site", e.publication.Site, "routes", len(e.publication.Routes),
-		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys))
+		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys), "blocks", e.publication.Blocks.Len())
 	return nil
 }
 

@@ -105,6 +105,7 @@ func TestRefusals(t *testing.T) {
 				if in.streams.Load() != before {
 					t.Error("it reached the inside")
 				}
+				wantExplained(t, r.gw, id, c.code, c.cert, c.fields)
 			})
 		}
 	}

@@ -23,6 +23,9 @@ type snapshot struct {
 	channel  *tls.Config // connection points at their own port, and within a WebSocket
 	signer   *auth.CallerSigner
 	locator  *content.Locator // nil: no content
+
+	addresses *addresses // nil: no limit
+	greetings *addresses // of handshakes; nil: no limit
 }
 
 // fixed are the keys that cannot change while the gateway runs: what it
@@ -68,6 +71,12 @@ func build(given Config) (*snapshot, error) {
 	if c.CallerLimits, err = c.CallerLimits.withDefaults(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if c.AddressLimits, err = c.AddressLimits.withDefaults(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	limits := c.AddressLimits
+	s.addresses = newAddresses(CallerLimits{Rate: limits.Rate, Burst: limits.Burst})
+	s.greetings = newAddresses(CallerLimits{Rate: limits.HandshakeRate, Burst: limits.HandshakeBurst})
 	s.cfg = c
 	return s, nil
 }

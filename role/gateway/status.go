@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/opencmg/cmg/meter"
+	"github.com/opencmg/cmg/web"
 )
 
 // counters count what this instance did since it started.
@@ -76,8 +77,9 @@ func (g *Gateway) publishStatus() {
 			return nil
 		}
 		p := e.publication
-		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys)}
+		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys), "blocks": p.Blocks.Len()}
 	})
+	g.health.Mount(web.RefusalsPath, g.refusals)
 	g.health.Mount("/metrics", meter.Handler(Metrics, g.gather))
 	g.updateReadiness()
 }
