@@ -57,7 +57,7 @@ staticcheck: ## staticcheck, pinned in tools/go.mod
 	$(STATICCHECK) ./...
 
 house: ## imports, file length, package sentences, refusals explained
-	$(GO) test -count=1 -run '^Test(House|Layers|Refusals)' .
+	$(GO) test -count=1 -run '^Test(House|Layers|Refusals|OneClock)' .
 
 # Seeds of every fuzz target run with the tests. Without a C compiler there
 # is no race detector: a person is told, CI fails.

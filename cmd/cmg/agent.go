@@ -18,7 +18,7 @@ func agentCommand(a *app) *cobra.Command {
 obeys it and reports. It proves itself by a client certificate, or registers
 with a token from: cmg token new`,
 		run: func(ctx context.Context, s *setup, c agent.Config, again func() (agent.Config, error)) error {
-			c.Log = s.log
+			c.Log, c.Now = s.log, s.app.now
 			ag, err := agent.New(c)
 			if err != nil {
 				return err

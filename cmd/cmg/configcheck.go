@@ -94,7 +94,7 @@ func (s *setup) tryRole(c any) error {
 		if _, err := os.Stat(c.Dir); err != nil {
 			return err // making the store would make the folder
 		}
-		cs, err := newContentStore(*c, s.log)
+		cs, err := newContentStore(*c, s.log, s.app.now)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ outward only, and passes what arrives to the servers that the site maps.`,
 		run: func(ctx context.Context, s *setup, c connectionpoint.Config, again func() (connectionpoint.Config, error)) error {
 			l := s.life()
 			c.Health, c.Again.Asked = l.add(cmg.RoleConnectionPoint, "") // its channels have to be up before another lets go of his
-			c.Log, c.Sockets, c.Again.Read = s.log, s.app.sockets, again
+			c.Log, c.Now, c.Sockets, c.Again.Read = s.log, s.app.now, s.app.sockets, again
 			p, err := connectionpoint.New(c)
 			if err != nil {
 				return err

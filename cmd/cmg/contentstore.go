@@ -38,7 +38,7 @@ func contentServeCommand(a *app) *cobra.Command {
 		long: `Serves the packages of a disk store to whoever holds a signed URL that has not
 expired: nothing is listed, nothing can be written.`,
 		run: func(ctx context.Context, s *setup, c contentStoreSection, again func() (contentStoreSection, error)) error {
-			cs, err := newContentStore(c, s.log)
+			cs, err := newContentStore(c, s.log, s.app.now)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ type contentStore struct {
 }
 
 // newContentStore checks c, opens the store and listens to nothing.
-func newContentStore(c contentStoreSection, log *slog.Logger) (*contentStore, error) {
+func newContentStore(c contentStoreSection, log *slog.Logger, now func() time.Time) (*contentStore, error) {
 	given := c
 	if c.Listen == "" {
 		c.Listen = ":8444"
@@ -90,7 +90,7 @@ func newContentStore(c contentStoreSection, log *slog.Logger) (*contentStore, er
 	cs := &contentStore{cfg: c, log: log}
 	cs.front.Store(front)
 	cs.given.Store(&given)
-	if cs.disk, err = blob.NewDisk(blob.DiskConfig{Dir: c.Dir, URL: c.URL, Key: key}); err != nil {
+	if cs.disk, err = blob.NewDisk(blob.DiskConfig{Dir: c.Dir, URL: c.URL, Key: key, Now: now}); err != nil {
 		return nil, fmt.Errorf("content store: %w", err)
 	}
 	cs.server = &http.Server{Handler: cs.counted(cs.disk.Handler(log)), TLSConfig: auth.Following(cs.front.Load)}

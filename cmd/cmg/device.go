@@ -12,7 +12,36 @@ import (
 )
 
 func deviceCommand(a *app) *cobra.Command {
-	return group("device", "See the registered devices", "", deviceListCommand(a))
+	return group("device", "List, approve and block devices", "",
+		deviceListCommand(a), deviceApproveCommand(a),
+		blockCommand(a, site.BlockDevice, "GUID", "Shut a device out, whatever it shows",
+			"Its tokens and the client certificate it registered with are refused by every\ngateway within seconds, also by one that loses its site afterwards."),
+		unblockCommand(a, site.BlockDevice, "GUID", "Let a blocked device in again, approved as it was"))
+}
+
+func deviceApproveCommand(a *app) *cobra.Command {
+	var undo bool
+	c := &cobra.Command{Use: "approve GUID", Short: "Let a device have content and secrets", Args: takes("GUID"),
+		Long: "Approves a device that waits for it. A blocked device has to be unblocked first."}
+	c.Flags().BoolVar(&undo, "undo", false, "let it wait again")
+	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
+		id, err := cmg.ParseDeviceID(args[0])
+		if err != nil {
+			return err
+		}
+		d, err := db.Device(ctx, id)
+		if err != nil {
+			return err
+		}
+		if d.Approval == cmg.Blocked {
+			return fmt.Errorf("device %s is blocked: cmg device unblock lifts that: %w", id, cmg.ErrConflict)
+		}
+		approval := cmg.Approved
+		if undo {
+			approval = cmg.Pending
+		}
+		return db.SetApproval(ctx, id, approval)
+	})
 }
 
 func deviceListCommand(a *app) *cobra.Command {

@@ -25,6 +25,7 @@ cmg site issue gateway --name gateway-1 --host gw.example.com`,
 		run: func(ctx context.Context, s *setup, c gateway.Config, again func() (gateway.Config, error)) error {
 			l := s.life()
 			c.Health, c.Again.Asked = l.add(cmg.RoleGateway, "up")
+			c.Now = s.app.now
 			c.Sockets, c.Again.Read, c.Again.Parts = s.app.sockets, again, linkGateway
 			g, err := newGateway(c, s.log)
 			if err != nil {
@@ -55,13 +56,13 @@ func linkGateway(c *gateway.Config) error {
 	if err != nil {
 		return fmt.Errorf("gateway: content: %w", err)
 	}
-	settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Content.Roots})
+	settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Content.Roots, Now: c.Now})
 	if err != nil {
 		return fmt.Errorf("gateway: content: %w", err)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = settings
-	c.Links, err = blob.NewLinked(blob.LinkedConfig{URL: c.Content.URL, Key: key, Client: &http.Client{Transport: transport}})
+	c.Links, err = blob.NewLinked(blob.LinkedConfig{URL: c.Content.URL, Key: key, Now: c.Now, Client: &http.Client{Transport: transport}})
 	if err != nil {
 		return fmt.Errorf("gateway: content: %w", err)
 	}

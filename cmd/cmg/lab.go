@@ -71,6 +71,7 @@ type lab struct {
 	ports labPorts
 	maps  []site.PublishedRoute
 	self  string // this binary
+	now   func() time.Time
 	began time.Time
 	out   io.Writer // what people read
 	site  siteFolder
@@ -86,7 +87,7 @@ func runLab(ctx context.Context, a *app, o labOptions) (err error) {
 	// this one has to stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	l := &lab{opt: o, began: time.Now(), out: a.stdout}
+	l := &lab{opt: o, began: time.Now(), out: a.stdout, now: a.now}
 	if o.asJSON {
 		l.out = a.stderr
 	}

@@ -12,7 +12,7 @@ import (
 
 // writeEnvironment writes env.sh, with a session token of an agent's.
 func (l *lab) writeEnvironment(ctx context.Context, sum *labSummary) error {
-	db, err := l.site.open(ctx)
+	db, err := l.site.open(ctx, l.now)
 	if err != nil {
 		return err
 	}

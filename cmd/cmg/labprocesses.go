@@ -81,7 +81,9 @@ func (ps *labProcesses) run(name, ext string) string {
 // cleanEnvironment leaves out what would configure the roles: they are to be
 // as their files say.
 func cleanEnvironment(env []string) []string {
-	return slices.DeleteFunc(slices.Clone(env), func(e string) bool { return strings.HasPrefix(e, "CMG_") })
+	return slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		return strings.HasPrefix(e, "CMG_") && !strings.HasPrefix(e, clockVariable+"=")
+	})
 }
 
 // script starts p by hand, after it was killed.

@@ -36,7 +36,7 @@ func (l *lab) makeSite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db, err := l.site.open(ctx)
+	db, err := l.site.open(ctx, l.now)
 	if err != nil {
 		return err
 	}

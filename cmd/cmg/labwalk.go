@@ -94,7 +94,7 @@ func (l *lab) errands(ctx context.Context, sum *labSummary) ([]errand, error) {
 // walkTokens makes a content token such as the management point hands out,
 // and a session token that expired an hour ago.
 func (l *lab) walkTokens(ctx context.Context, sum *labSummary) (content, expired string, err error) {
-	db, err := l.site.open(ctx)
+	db, err := l.site.open(ctx, l.now)
 	if err != nil {
 		return "", "", err
 	}
@@ -106,7 +106,7 @@ func (l *lab) walkTokens(ctx context.Context, sum *labSummary) (content, expired
 	if err != nil {
 		return "", "", err
 	}
-	now := time.Now()
+	now := l.now()
 	expired, err = ring.Issue(auth.Claims{
 		Kind: auth.TokenSession, Site: labSite, Device: sum.device(), NotBefore: now.Add(-9 * time.Hour), Expires: now.Add(-time.Hour),
 	})

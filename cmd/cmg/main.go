@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -42,8 +43,10 @@ type app struct {
 	configFile          string
 	logFormat, logLevel string
 
-	sockets *handover.Sockets // nil: listeners are neither inherited nor handed on
-	program handover.Program  // how this process was started
+	sockets   *handover.Sockets // nil: listeners are neither inherited nor handed on
+	program   handover.Program  // how this process was started
+	clockOnce sync.Once
+	clock     *clock // nil: the machine's
 }
 
 // execute runs one command line and gives its exit code. What went wrong is
@@ -97,6 +100,7 @@ See it work on this machine:  cmg lab
 `+exitCodesHelp,
 		gatewayCommand(a), connectionPointCommand(a), managementPointCommand(a), agentCommand(a),
 		contentCommand(a), siteCommand(a), tokenCommand(a), routeCommand(a), deviceCommand(a), deployCommand(a),
+		certificateCommand(a), tenantCommand(a), blocksCommand(a), auditCommand(a), explainCommand(a),
 		gatewaysCommand(a), statusCommand(a), reloadCommand(a), labCommand(a), configCommand(a), versionCommand(a))
 	root.Version = cmg.BuildInfo().Version // makes the flag --version
 	root.SetVersionTemplate(versionText(cmg.BuildInfo()))

@@ -41,11 +41,14 @@ func (s *setup) runManagementPoint(ctx context.Context, c managementpoint.Config
 	if where.Dir == "" {
 		return usage("no site: set dir in the section \"site\", or CMG_SITE_DIR")
 	}
-	if c.Site, err = siteFolder(where.Dir).open(ctx); err != nil {
+	if c.Site, err = siteFolder(where.Dir).open(ctx, s.app.now); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Site.Close()) }()
-	c.Log = s.log
+	c.Log, c.Now = s.log, s.app.now
+	if c.AuditHead == "" {
+		c.AuditHead = siteFolder(where.Dir).auditHead()
+	}
 	p, err := managementpoint.New(c)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -74,6 +75,9 @@ func (a *app) setup(sections ...string) (*setup, error) {
 	log, err := a.logger()
 	if err != nil {
 		return nil, err
+	}
+	if ahead := time.Until(a.now()); a.clock != nil {
+		log.Warn("this process's clock is moved for a test", "ahead", ahead.Round(time.Second))
 	}
 	file := a.configFile
 	if file == "" {

@@ -205,7 +205,7 @@ point in one process. Told to stop, the connection point drains first.`}
 			return err
 		}
 		cp.Health, cp.Again.Asked = l.add(cmg.RoleConnectionPoint, "")
-		cp.Log, cp.Sockets, cp.Again.Read = s.log, a.sockets, rereads[connectionpoint.Config](a, "connection_point")
+		cp.Log, cp.Now, cp.Sockets, cp.Again.Read = s.log, a.now, a.sockets, rereads[connectionpoint.Config](a, "connection_point")
 		point, err := connectionpoint.New(cp)
 		if err != nil {
 			return err

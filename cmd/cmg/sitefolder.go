@@ -29,6 +29,7 @@ func (s siteFolder) file(elem ...string) string {
 func (s siteFolder) database() string    { return s.file("site.db") }
 func (s siteFolder) roots() string       { return s.file("ca", "site.crt") }
 func (s siteFolder) tokenKeys() string   { return s.file("keys", "tokens.jwks") }
+func (s siteFolder) auditHead() string   { return s.file("audit.head") }
 func (s siteFolder) contentKey() string  { return s.file("keys", "content.key") }
 func (s siteFolder) contentDir() string  { return s.file("content") }
 func (s siteFolder) issuedDir() string   { return s.file("issued") }
@@ -51,8 +52,13 @@ func (s siteFolder) identity(name string) auth.IdentityFiles {
 	return auth.IdentityFiles{Certificate: s.file("issued", name+".crt"), Key: s.file("issued", name+".key"), Roots: s.roots()}
 }
 
-func (s siteFolder) open(ctx context.Context) (*site.Site, error) {
-	return site.Open(ctx, s.database())
+// open opens the site's database; now is its clock.
+func (s siteFolder) open(ctx context.Context, now func() time.Time) (*site.Site, error) {
+	db, err := site.Open(ctx, s.database())
+	if err == nil {
+		db.Now = now
+	}
+	return db, err
 }
 
 // create makes a site at s, which may not exist or has to be empty. All of it
@@ -99,6 +105,7 @@ func (s siteFolder) fill(ctx context.Context, st site.Settings, finish func(site
 	if err != nil {
 		return err
 	}
+	db.Actor = whoTypes() + " cmg site init"
 	defer func() { err = errors.Join(err, db.Close()) }()
 	ring, err := auth.NewKeyring()
 	if err != nil {
@@ -198,13 +205,14 @@ func onSite(a *app, cmd *cobra.Command, f func(ctx context.Context, s siteFolder
 	cmd.Flags().StringVar(&v.dir, "site", "", "the site's folder (default $CMG_SITE, else this one)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s := v.folder()
-		db, err := s.open(cmd.Context())
+		db, err := s.open(cmd.Context(), a.now)
 		if errors.Is(err, cmg.ErrNotFound) {
 			return fmt.Errorf("%w\nname the site's folder with --site or CMG_SITE; cmg site init makes one", err)
 		} else if err != nil {
 			return err
 		}
-		return errors.Join(f(cmd.Context(), s, db, args), db.Close())
+		err = a.audited(cmd.Context(), s, db, cmd.CommandPath(), func(ctx context.Context) error { return f(ctx, s, db, args) })
+		return errors.Join(err, db.Close())
 	}
 	return cmd
 }

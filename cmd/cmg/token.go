@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"text/tabwriter"
 	"time"
 
@@ -21,14 +22,19 @@ const (
 
 func tokenCommand(a *app) *cobra.Command {
 	return group("token", "Make, list and block tokens", "Tokens let devices without a certificate in. A token's text is shown once and stored nowhere.",
-		tokenNewCommand(a), tokenSessionCommand(a), tokenListCommand(a), tokenBlockCommand(a))
+		tokenNewCommand(a), tokenSessionCommand(a), tokenListCommand(a), tokenShowCommand(a), tokenRollCommand(a),
+		blockCommand(a, site.BlockToken, "ID", "Block a token by its id",
+			"Every gateway refuses it within seconds. Of a registration token, devices that\nregistered with it stay; of a device token, sessions that it opened last until\nthey end: to shut a device out, block the device."),
+		unblockCommand(a, site.BlockToken, "ID", "Let a blocked token be used again"))
 }
 
 func tokenNewCommand(a *app) *cobra.Command {
 	var life time.Duration
 	var uses int
 	var note string
+	var from []string
 	c := &cobra.Command{Use: "new", Short: "Make a registration token, print it", Args: takes()}
+	c.Flags().StringSliceVar(&from, "from", nil, "CIDR: register only from there, as the gateway sees it; may be repeated")
 	c.Flags().DurationVar(&life, "lifetime", registrationLife, "how long it lets devices register, at most 10080m")
 	c.Flags().IntVar(&uses, "max-uses", 0, "how many devices it may register; 0: any number")
 	c.Flags().StringVar(&note, "note", "", "for whom it is; shown in lists and logs")
@@ -39,9 +45,14 @@ func tokenNewCommand(a *app) *cobra.Command {
 		if uses < 0 {
 			return usage("--max-uses %d is negative", uses)
 		}
-		token, err := s.newToken(ctx, db, auth.Claims{Kind: auth.TokenRegistration, Note: note}, life, uses)
+		for _, f := range from {
+			if _, err := netip.ParsePrefix(f); err != nil {
+				return usage("--from %.60q is not a CIDR such as 192.0.2.0/24", f)
+			}
+		}
+		token, err := s.newToken(ctx, db, auth.Claims{Kind: auth.TokenRegistration, Note: note}, life, uses, from...)
 		if err == nil {
-			fmt.Fprintf(a.stderr, "registers %s, until %s\n", devicesOf(uses), stamp(time.Now().Add(life)))
+			fmt.Fprintf(a.stderr, "registers %s, until %s\n", devicesOf(uses), stamp(db.Clock().Add(life)))
 			fmt.Fprintln(a.stdout, token)
 		}
 		return err
@@ -84,7 +95,7 @@ func tokenSessionCommand(a *app) *cobra.Command {
 }
 
 // newToken signs a token, records its id and gives its text.
-func (s siteFolder) newToken(ctx context.Context, db *site.Site, c auth.Claims, life time.Duration, uses int) (string, error) {
+func (s siteFolder) newToken(ctx context.Context, db *site.Site, c auth.Claims, life time.Duration, uses int, from ...string) (string, error) {
 	ring, err := auth.LoadKeyring(s.tokenKeys())
 	if err != nil {
 		return "", err
@@ -93,15 +104,15 @@ func (s siteFolder) newToken(ctx context.Context, db *site.Site, c auth.Claims, 
 	if err != nil {
 		return "", err
 	}
-	c.ID, c.Site = cmg.NewGUID(), st.Code
-	c.NotBefore = time.Now().Truncate(time.Second)
+	c.ID, c.Site, c.Hierarchy = cmg.NewGUID(), st.Code, st.HierarchyID
+	c.NotBefore = db.Clock().Truncate(time.Second)
 	c.Expires = c.NotBefore.Add(life)
 	token, err := ring.Issue(c)
 	if err != nil {
 		return "", err
 	}
 	return token, db.RecordToken(ctx, site.Token{
-		ID: c.ID, Kind: string(c.Kind), Device: c.Device, Note: c.Note, NotBefore: c.NotBefore, Expires: c.Expires, MaxUses: uses,
+		ID: c.ID, Kind: string(c.Kind), Device: c.Device, Note: c.Note, NotBefore: c.NotBefore, Expires: c.Expires, MaxUses: uses, Sources: from,
 	})
 }
 
@@ -130,7 +141,7 @@ func tokenListCommand(a *app) *cobra.Command {
 				if t.MaxUses > 0 {
 					uses += fmt.Sprintf(" of %d", t.MaxUses)
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, tokenState(t, time.Now()), stamp(t.Expires), uses, t.Device, t.Note)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, tokenState(t, db.Clock()), stamp(t.Expires), uses, t.Device, t.Note)
 			}
 		})
 	})
@@ -148,12 +159,17 @@ func tokenState(t site.Token, at time.Time) string {
 	return "valid"
 }
 
-func tokenBlockCommand(a *app) *cobra.Command {
-	var undo bool
-	c := &cobra.Command{Use: "block ID", Short: "Block a token by its id", Args: takes("ID")}
-	c.Flags().BoolVar(&undo, "undo", false, "let it be used again")
+func tokenShowCommand(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "show ID", Short: "Show what is known of a token, as JSON", Args: takes("ID")}
 	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
-		return db.BlockToken(ctx, args[0], !undo)
+		t, err := db.Token(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return writeJSON(a.stdout, struct {
+			site.Token
+			State string `json:"state"`
+		}{t, tokenState(t, db.Clock())})
 	})
 }
 
