@@ -18,6 +18,9 @@ import (
 	"github.com/opencmg/cmg/web"
 )
 
+// settleTime is how much later than an inner hop an outer one may report.
+const settleTime = 1500 * time.Millisecond
+
 // hopOrder is the way of a request.
 var hopOrder = []cmg.RoleKind{cmg.RoleGateway, cmg.RoleConnectionPoint, cmg.RoleManagementPoint, cmg.RoleContentStore}
 
@@ -68,6 +71,7 @@ func findRefusals(ctx context.Context, db *site.Site, id string, ask []string, w
 	defer until.Stop()
 	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
+	var settled <-chan time.Time // those who come late are waited for a little
 	for over := false; ; {
 		found, err := db.Refusal(ctx, id)
 		if err != nil && !errors.Is(err, cmg.ErrNotFound) {
@@ -79,15 +83,20 @@ func findRefusals(ctx context.Context, db *site.Site, id string, ask []string, w
 			failed = append(failed, err)
 			found = append(found, more...)
 		}
-		if len(found) > 0 {
-			return inOrder(found), nil
-		}
-		if over {
+		found = inOrder(found)
+		switch {
+		case len(found) > 0 && (over || strings.HasPrefix(found[0].Hop, string(cmg.RoleGateway)+"/")):
+			return found, nil
+		case len(found) > 0 && settled == nil:
+			settled = time.After(settleTime)
+		case over:
 			return nil, fmt.Errorf("nobody who was asked refused a request with the id %.80q: %w", id, errors.Join(append(failed, cmg.ErrNotFound)...))
 		}
 		select {
 		case <-look.C:
 		case <-until.C:
+			over = true
+		case <-settled:
 			over = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
