@@ -18,9 +18,10 @@ const noDoor = "none"
 // open listens on all addresses, or on none.
 func (g *Gateway) open(ctx context.Context) (d *doors, err error) {
 	d = &doors{}
+	opened := d // a return with an error leaves d nil
 	defer func() {
 		if err != nil {
-			d.close()
+			opened.close()
 		}
 	}()
 	if g.cfg.Channel != noDoor {
