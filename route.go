@@ -24,6 +24,22 @@ const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
 // HTTPS. A segment behind it names the instance that is wanted.
 const ChannelPath = "/cmg/v1/channel"
 
+// InsidePath is under what a gateway itself asks its site, down a channel: for
+// the state of certificates, for lists of revoked ones, for fresh keys of
+// tenants. No client reaches it.
+const (
+	InsidePath        = "/cmg/v1/inside"
+	InsideRevoked     = InsidePath + "/revoked" // GET ?sha256=: a list's document
+	InsideCertificate = InsidePath + "/certificate"
+	InsideTenant      = InsidePath + "/tenant" // POST ?id=: look for new keys
+)
+
+// What a gateway answers itself under the prefixes: see PROTOCOL 1.1.
+const (
+	AuthInfoPath = PrefixServerAuth + "AADAuthInfo"
+	MetadataPath = "ServiceMetadata" // behind either prefix
+)
+
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
@@ -47,7 +63,8 @@ func (r Route) Check() error {
 		return bad("the prefix has to begin with / and name at least one segment")
 	case strings.HasSuffix(r.Prefix, "/") || strings.ContainsAny(r.Prefix, "?#%\\ ") || strings.Contains(r.Prefix, "//") || strings.Contains(r.Prefix+"/", "/../") || strings.Contains(r.Prefix+"/", "/./"):
 		return bad("the prefix has to be plain segments without a closing slash")
-	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ChannelPath+"/"):
+	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ChannelPath+"/"),
+		strings.HasPrefix(strings.ToLower(r.Prefix)+"/", InsidePath+"/"):
 		return bad("the gateway answers this path itself")
 	case len(r.Methods) == 0:
 		return bad("no method is allowed")
@@ -81,6 +98,9 @@ type Publication struct {
 	Routes  []Route           `json:"routes"`
 	Anchors []string          `json:"anchors"` // client trust anchors and intermediates, PEM, one each
 	Keys    []json.RawMessage `json:"keys"`    // public keys of site tokens, JWK (RFC 7517)
+
+	Revocation Revocation `json:"revocation,omitzero"` // of client certificates
+	Tenants    []Tenant   `json:"tenants,omitempty"`   // whose Entra tokens prove callers
 }
 
 // Check says what is wrong with p.
@@ -99,7 +119,16 @@ func (p Publication) Check() error {
 			seen[k] = true
 		}
 	}
-	return nil
+	for _, t := range p.Tenants {
+		if err := t.Check(); err != nil {
+			return err
+		}
+		if seen[t.ID] {
+			return fmt.Errorf("tenant %s stands twice: %w", t.ID, ErrInvalid)
+		}
+		seen[t.ID] = true
+	}
+	return p.Revocation.Check()
 }
 
 // A Mapping tells a connection point where a published prefix leads.
@@ -142,6 +171,9 @@ func ManagementPointRoutes(id RoleID) []Route {
 		e.Prefix, e.Proofs = PrefixMutualAuth+id.String()+path, []Proof{ProofCertificate}
 		rs = append(rs, e)
 		e.Prefix, e.Proofs = PrefixServerAuth+id.String()+path, []Proof{ProofToken}
+		if e.Class == ClassRegistration { // an Entra token opens these two, and is exchanged there
+			e.Proofs = append(e.Proofs, ProofEntra)
+		}
 		rs = append(rs, e)
 	}
 	return rs

@@ -89,7 +89,7 @@ func TestClientCertificates(t *testing.T) {
 		{"with its root too", root, client, []*x509.Certificate{root.cert}, 0, ""},
 		{"missing intermediate", private, client, nil, 0, "_Unknown_Issuer"},
 		{"unknown root of the same name", foreign, client, nil, 0, "_Unknown_Issuer"},
-		{"brings its unknown root", foreign, client, []*x509.Certificate{foreign.cert}, 0, "_Unknown_Issuer"},
+		{"brings its unknown root", foreign, client, []*x509.Certificate{foreign.cert}, 0, "_Unknown_Root"},
 		{"a role's channel certificate", siteCA, CertRequest{Site: testSite, Role: cmg.RoleConnectionPoint, Name: "cp", Client: true}, nil, 0, "_Unknown_Issuer"},
 		{"expired", root, client, nil, 400 * day, "_Expired"},
 		{"its last second", root, client, nil, yearOfDays - backdate - 2*time.Second, ""},
@@ -282,8 +282,8 @@ func TestOpenSSLClients(t *testing.T) {
 		{"pc7", "CN=pc7,O=Example", "", ""},
 		{"any", "CN=" + string(deviceA), deviceA, ""},
 		{"web", "", "", "_Wrong_Usage"},
-		{"sha1", "", "", "_Unknown_Issuer"},
-		{"self", "", "", "_Unknown_Issuer"},
+		{"sha1", "", "", "_Weak"},
+		{"self", "", "", "_Unknown_Root"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			client := must[*tls.Config](t)(ClientTo(ClientFiles{Roots: in("site.pem"), Certificate: in(test.name + ".pem"), Key: in(test.name + ".key")}))
