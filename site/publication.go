@@ -22,12 +22,16 @@ type PublicationState struct {
 	Mappings []cmg.Mapping
 	Anchors  []string          // PEM, one certificate each
 	Keys     []json.RawMessage // public keys of site tokens, JWK
+
+	Revocation cmg.Revocation
+	Tenants    []cmg.Tenant
 }
 
 // Publication is the part for gateways, ready to be signed. Equal states give
 // equal publications.
 func (p PublicationState) Publication() cmg.Publication {
-	return cmg.Publication{Version: p.Version, Site: p.Site, Issued: p.Changed, Routes: p.Routes, Anchors: p.Anchors, Keys: p.Keys}
+	return cmg.Publication{Version: p.Version, Site: p.Site, Issued: p.Changed, Routes: p.Routes, Anchors: p.Anchors, Keys: p.Keys,
+		Revocation: p.Revocation, Tenants: p.Tenants}
 }
 
 // A PublishedRoute is a route and where a connection point sends what came on it.
@@ -72,7 +76,7 @@ func (s *Site) PublicationVersion(ctx context.Context) (v uint64, err error) {
 
 // PublicationState reads everything published, all of one version.
 func (s *Site) PublicationState(ctx context.Context) (p PublicationState, err error) {
-	t, err := s.read.BeginTx(ctx, nil) // one snapshot for all five queries
+	t, err := s.read.BeginTx(ctx, nil) // one snapshot for all queries
 	if err != nil {
 		return p, fault("begin", err)
 	}
@@ -94,9 +98,16 @@ func (s *Site) PublicationState(ctx context.Context) (p PublicationState, err er
 		return p, err
 	}
 	keys, err := list(ctx, t, scanText, qKeys)
+	if err != nil {
+		return p, err
+	}
 	for _, k := range keys {
 		p.Keys = append(p.Keys, json.RawMessage(k))
 	}
+	if p.Revocation, err = revocationOf(ctx, t); err != nil {
+		return p, err
+	}
+	p.Tenants, err = publishedTenants(ctx, t)
 	return p, err
 }
 
