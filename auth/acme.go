@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +69,7 @@ func newACME(c ACMEConfig, log *slog.Logger, now func() time.Time) (*acmeOrder, 
 	bad := func(format string, a ...any) (*acmeOrder, error) {
 		return nil, fmt.Errorf("acme: "+format+": %w", append(a, cmg.ErrInvalid)...)
 	}
+	c.Hosts = slices.Clone(c.Hosts)
 	for i, h := range c.Hosts {
 		if c.Hosts[i] = strings.ToLower(h); h == "" || strings.ContainsAny(h, "*/: ") {
 			return bad("host %q is not a name", h)

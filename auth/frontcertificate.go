@@ -115,6 +115,24 @@ func (f *Front) Reload() error {
 	return nil
 }
 
+// After lets f, which does not run yet, take the place of old: names that only
+// old's certificate has are still served by it, and all of them as long as f
+// has none.
+func (f *Front) After(old *Front) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before, now := old.served.Load(), f.served.Load()
+	switch {
+	case before == nil:
+	case now == nil:
+		f.served.Store(before)
+	case bytes.Equal(before.now.leaf.Raw, now.now.leaf.Raw):
+		f.served.Store(&servedFront{now: now.now, before: before.before, since: before.since})
+	default:
+		f.served.Store(&servedFront{now: now.now, before: before.now, since: now.since})
+	}
+}
+
 func (f *Front) serve(p *frontPair) {
 	next := &servedFront{now: p, since: f.cfg.Now()}
 	if old := f.served.Load(); old != nil {

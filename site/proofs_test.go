@@ -204,7 +204,7 @@ func TestTenantsOpenOlderRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := migrations.ReadFile("migrations/00004_tenants.sql")
+	b, err := migrations.ReadFile("migrations/00004_proofs.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ var endpoints = map[string]endpoint{
 	"/ccm_system/request":           {"ccm_system", []string{ccm.Method}, (*Point).message},
 	"/ccm_system_tokenauth/request": {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
 	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
+	cmg.InsideRevoked:               {"revoked", []string{http.MethodGet}, (*Point).revokedList},
+	cmg.InsideCertificate:           {"certificate", []string{http.MethodPost}, (*Point).certificateStatus},
+	cmg.InsideTenant:                {"tenant", []string{http.MethodPost}, (*Point).tenantKeys},
 	"/cmg/v1/map":                   {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
 	"/cmg/v1/tickets":               {"tickets", []string{http.MethodGet}, (*Point).ticketSecrets},
 }

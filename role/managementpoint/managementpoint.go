@@ -10,6 +10,8 @@
 //   - a registration token registers a device and nothing else;
 //   - a device token is exchanged at /CCM_STS for session tokens, nothing else;
 //   - a session token does everything but that exchange;
+//   - an Entra token registers a device, and is exchanged for session tokens
+//     by whoever holds the registered key;
 //   - a client certificate does everything;
 //   - no caller: the lists of .sms_aut, policies that are not secret, and
 //     messages that the registered key has signed.
@@ -20,8 +22,8 @@
 // the device. A signature that is there and wrong is always refused.
 //
 // Approval at registration: a certificate approves; a registration token
-// approves, because an administrator handed it out; any other token approves
-// where Config.Approval is automatic. An approval never falls by registering
+// approves, because an administrator handed it out, and so does an Entra token
+// of a tenant that is let in; any other token approves where Config.Approval is automatic. An approval never falls by registering
 // again, and the same signing certificate keeps its id. Approved devices only
 // get content tokens. Secret policies are named to approved devices only and
 // their bodies are not handed out by this release.
@@ -36,6 +38,7 @@
 //	401 CMGMP_Signature_Invalid            the message's signature does not hold
 //	401 CMGMP_Signature_Required           the message has to be signed
 //	403 CMGMP_Caller_Not_Trusted           CMG-Caller from somebody who is no connection point
+//	403 CMGMP_Chain_Not_Trusted            a gateway asked about a chain under no anchor
 //	403 CMGMP_Connection_Point_Required    only a connection point may have this
 //	403 CMGMP_Device_Blocked               an administrator blocked the device
 //	403 CMGMP_Device_Not_Approved          the device waits for approval
@@ -48,6 +51,8 @@
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb
 //	404 CMGMP_Policy_Unknown               no such policy in force with that digest
+//	404 CMGMP_Revocation_List_Unknown      no list has that digest any more
+//	404 CMGMP_Tenant_Unknown               no such tenant
 //	405 CMGMP_Method_Not_Allowed           another method is needed
 //	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
 //	413 CMGMP_Too_Large                    the message is over a limit
@@ -85,6 +90,8 @@ type Point struct {
 	reload  *web.Reloader
 	callers *auth.CallerReader
 	health  *web.Health
+	fetcher *auth.Fetcher
+	asked   asked
 
 	maps  maps
 	seen  lastSeen
@@ -106,6 +113,10 @@ func New(c Config) (*Point, error) {
 	p.live.Store(s)
 	p.callers = auth.NewCallerReader(p.gatewayCertificate)
 	p.reload = web.NewReloader(p.health, p.cfg.Log, c.Again, func() Config { return p.live.Load().given }, p.install, p.files)
+	if p.fetcher, err = auth.NewFetcher(nil); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
+	p.publishProofs()
 	p.publishStatus()
 	return p, nil
 }
@@ -168,6 +179,7 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	}
 	start(func() error { return p.upkeep(ctx) })
 	start(func() error { p.reload.Run(ctx); return nil })
+	start(func() error { return p.follow(ctx) })
 	p.cfg.Log.Info("management point listens", slog.String("addr", ln.Addr().String()), slog.String("name", p.cfg.Name))
 	p.health.Set("up", nil)
 	all.Wait()
