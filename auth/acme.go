@@ -284,6 +284,10 @@ func (o *acmeOrder) challenge(host string) (*tls.Certificate, error) {
 	return nil, fmt.Errorf("no challenge is open for %.100q: %w", host, cmg.ErrNotFound)
 }
 
+// IsChallenge says that a connection to the settings of a Front is one of an
+// ACME server, which wants nothing but the handshake.
+func IsChallenge(cs *tls.ConnectionState) bool { return cs.NegotiatedProtocol == acmeProtocol }
+
 // serveChallenges answers http-01 until ctx ends, and sends everybody else to
 // HTTPS.
 func (o *acmeOrder) serveChallenges(ctx context.Context) {

@@ -124,3 +124,34 @@ func meet(b *testing.B, ln net.Listener, client *tls.Config) (resumed bool) {
 	}
 	return c.ConnectionState().DidResume
 }
+
+// What a list of 100,000 revoked certificates costs whoever fetches it, and
+// whoever takes its document.
+func BenchmarkRevokedList(b *testing.B) {
+	root := signingRoot(b, "root")
+	serials := make([]int64, 100_000)
+	for i := range serials {
+		serials[i] = int64(i) + 1<<40
+	}
+	der := crlOf(b, root, nil, serials...)
+	list := must[CRL](b)(ReadCRL(der, root.cert, time.Now())).Revoked
+	doc := list.Document()
+	b.Run("ReadCRL", func(b *testing.B) {
+		b.ReportAllocs()
+		b.ReportMetric(float64(len(der)), "bytes")
+		for b.Loop() {
+			if _, err := ReadCRL(der, root.cert, time.Now()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("ReadRevokedList", func(b *testing.B) {
+		b.ReportAllocs()
+		b.ReportMetric(float64(len(doc)), "bytes")
+		for b.Loop() {
+			if _, err := ReadRevokedList(doc); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -360,3 +360,19 @@ func TestRevokedListDocument(t *testing.T) {
 		t.Errorf("a list that is too long: %v", err)
 	}
 }
+
+// Every one of many published authorities is good for its clients, in a
+// publication of theirs all.
+func TestManyAnchors(t *testing.T) {
+	var anchors []*x509.Certificate
+	var last *Authority
+	for i := range 64 {
+		root := newRoot(t, "root "+string(rune('A'+i%26))+string(rune('a'+i/26)))
+		last = below(t, root, "below", time.Now().Add(-day), day*30)
+		anchors = append(anchors, root.cert, last.cert)
+	}
+	trust := trustOf(t, nil, anchors...)
+	if _, err := trust.Verify(Evidence{Certificates: []*x509.Certificate{leafOf(t, last, 3, func(c *x509.Certificate) { c.CRLDistributionPoints = nil })}}, byCertificate, time.Now()); err != nil {
+		t.Error(err)
+	}
+}

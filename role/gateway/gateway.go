@@ -85,6 +85,7 @@ type Gateway struct {
 	memory     *memoryGuard
 	inquiry    *inquiry
 	newFront   chan struct{} // the running configuration has another front
+	tunnels    tunnels
 	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known

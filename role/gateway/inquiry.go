@@ -127,6 +127,7 @@ func (q *inquiry) run(ctx context.Context) {
 			q.g.log.Warn("a list of revoked certificates is not there yet; an older one, or the site itself, is asked meanwhile", "err", err)
 			again = time.After(inquiryRetry)
 		}
+		q.g.recheck(ctx)
 		select {
 		case <-ctx.Done():
 			return
