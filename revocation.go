@@ -27,6 +27,9 @@ func (m RevocationMode) Check() error {
 	return nil
 }
 
+// MaxAnchors is how many authorities a site can trust.
+const MaxAnchors = 256
+
 // MaxGrace bounds the grace of a Revocation.
 const MaxGrace = 30 * 24 * time.Hour
 

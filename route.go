@@ -24,6 +24,9 @@ const ManifestPath = "/downloadrestservice.svc/getcontentxmlsecure"
 // HTTPS. A segment behind it names the instance that is wanted.
 const ChannelPath = "/cmg/v1/channel"
 
+// ownPaths are what gateways and connection points say to one another.
+const ownPaths = "/cmg/"
+
 // InsidePath is under what a gateway itself asks its site, down a channel: for
 // the state of certificates, for lists of revoked ones, for fresh keys of
 // tenants. No client reaches it.
@@ -63,8 +66,7 @@ func (r Route) Check() error {
 		return bad("the prefix has to begin with / and name at least one segment")
 	case strings.HasSuffix(r.Prefix, "/") || strings.ContainsAny(r.Prefix, "?#%\\ ") || strings.Contains(r.Prefix, "//") || strings.Contains(r.Prefix+"/", "/../") || strings.Contains(r.Prefix+"/", "/./"):
 		return bad("the prefix has to be plain segments without a closing slash")
-	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ChannelPath+"/"),
-		strings.HasPrefix(strings.ToLower(r.Prefix)+"/", InsidePath+"/"):
+	case strings.EqualFold(r.Prefix, ManifestPath), strings.HasPrefix(strings.ToLower(r.Prefix)+"/", ownPaths):
 		return bad("the gateway answers this path itself")
 	case len(r.Methods) == 0:
 		return bad("no method is allowed")

@@ -3,8 +3,6 @@ package auth
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
-	"fmt"
 	"sync"
 	"time"
 
@@ -30,10 +28,9 @@ type Status struct {
 }
 
 const (
-	statusType   = "cmg-certificate-status+jws"
-	maxStatement = 64 << 10 // bytes, signed: ten certificates
-	maxAnswers   = 64 << 10 // certificates remembered
-	askAgain     = 30 * time.Second
+	statusType = "cmg-certificate-status+jws"
+	maxAnswers = 64 << 10 // certificates remembered
+	askAgain   = 30 * time.Second
 )
 
 // statement is what a site signs about certificates.
@@ -44,11 +41,7 @@ type statement struct {
 
 // SignStatuses makes the signed statement that an [Answers] takes.
 func SignStatuses(id *Identity, at time.Time, ss []Status) (string, error) {
-	text, err := signAsSite(id, statusType, statement{at.UTC(), ss})
-	if err != nil {
-		return "", fmt.Errorf("sign certificates' state: %w", err)
-	}
-	return text, nil
+	return SignStatement(id, statusType, statement{at.UTC(), ss})
 }
 
 // Answers remembers what the site said about single certificates, for as long
@@ -67,16 +60,9 @@ type answer struct {
 
 // Take remembers a statement that the site of id signed.
 func (a *Answers) Take(id *Identity, jws string, at time.Time) error {
-	if len(jws) > maxStatement {
-		return fmt.Errorf("read certificates' state: %d bytes, at most %d: %w", len(jws), maxStatement, cmg.ErrTooLarge)
-	}
-	payload, err := readFromSite(id, statusType, jws, at)
-	if err != nil {
-		return fmt.Errorf("read certificates' state: %w", err)
-	}
 	var s statement
-	if err := json.Unmarshal(payload, &s); err != nil {
-		return fmt.Errorf("read certificates' state: %w: %w", err, cmg.ErrInvalid)
+	if err := ReadStatement(id, statusType, jws, at, &s); err != nil {
+		return err
 	}
 	for _, st := range s.Statuses {
 		a.put(st, at)

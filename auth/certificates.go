@@ -22,9 +22,8 @@ const (
 	codeCertificate         = "CMGService_Certificate"
 	codeCertificateRequired = "CMGService_Client_Certificate_Required"
 
-	maxAnchors = 256
-	maxShown   = 10   // certificates a client may show
-	maxRSA     = 8192 // bits: past it, one check of a signature costs seconds
+	maxShown = 10   // certificates a client may show
+	maxRSA   = 8192 // bits: past it, one check of a signature costs seconds
 
 	certificateCache = 16 << 10 // certificates remembered; about 500 bytes each
 )
@@ -40,8 +39,8 @@ type certificates struct {
 }
 
 func newCertificates(site string, anchors []string, revoked *revocations) (*certificates, error) {
-	if len(anchors) > maxAnchors {
-		return nil, fmt.Errorf("%d trust anchors, at most %d: %w", len(anchors), maxAnchors, cmg.ErrTooLarge)
+	if len(anchors) > cmg.MaxAnchors {
+		return nil, fmt.Errorf("%d trust anchors, at most %d: %w", len(anchors), cmg.MaxAnchors, cmg.ErrTooLarge)
 	}
 	v := &certificates{
 		site:    site,

@@ -220,7 +220,7 @@ func TestNewTrustRefusals(t *testing.T) {
 		{"no version", cmg.Publication{Site: testSite}, "version"},
 		{"leaf as anchor", cmg.Publication{Version: 1, Site: testSite, Anchors: []string{string(leaf.CertPEM)}}, "trust anchor 1"},
 		{"text as anchor", cmg.Publication{Version: 1, Site: testSite, Anchors: []string{string(certificatePEM(root.cert)), "x"}}, "trust anchor 2"},
-		{"too many", cmg.Publication{Version: 1, Site: testSite, Anchors: make([]string, maxAnchors+1)}, "at most"},
+		{"too many", cmg.Publication{Version: 1, Site: testSite, Anchors: make([]string, cmg.MaxAnchors+1)}, "at most"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := NewTrust(test.p); err == nil || !strings.Contains(err.Error(), test.say) {

@@ -31,8 +31,9 @@ type CRL struct {
 	Revoked    *RevokedList
 }
 
-// MaxCRL bounds a CRL as it is fetched, in bytes: about 800,000 entries.
-const MaxCRL = 32 << 20
+// MaxCRL bounds a CRL as it is fetched, in bytes: about 400,000 entries, which
+// take as many kilobytes of memory while they are read.
+const MaxCRL = 16 << 20
 
 // clockSkew is how far ahead of ours the clock of an authority may be.
 const clockSkew = 5 * time.Minute

@@ -252,5 +252,5 @@ func ofEntra(authorization string) bool {
 		return false
 	}
 	var iss string
-	return json.Unmarshal(o["iss"], &iss) == nil && !strings.HasPrefix(iss, issuerPrefix)
+	return json.Unmarshal(o["iss"], &iss) == nil && !strings.HasPrefix(iss, "urn:") // a site's begin so; a tenant's are addresses
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -23,7 +24,10 @@ const (
 // A Fetcher fetches what proofs rest on and others publish: lists of revoked
 // certificates, responders' answers, tenants' keys. It works inside, by the
 // proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
-type Fetcher struct{ client *http.Client }
+type Fetcher struct {
+	client  *http.Client
+	reading sync.Mutex // one list at a time: a long one takes much memory
+}
 
 // NewFetcher makes a Fetcher that believes servers under roots (PEM); empty is
 // the system's.
@@ -39,7 +43,7 @@ func NewFetcher(roots []byte) (*Fetcher, error) {
 			c.RootCAs.AddCert(r)
 		}
 	}
-	return &Fetcher{&http.Client{
+	return &Fetcher{client: &http.Client{
 		Timeout: fetchTime,
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, ForceAttemptHTTP2: true,
@@ -122,7 +126,9 @@ func (f *Fetcher) CRL(ctx context.Context, url, etag string, issuer *x509.Certif
 	} else if err != nil {
 		return nil, "", err
 	}
+	f.reading.Lock()
 	list, err := ReadCRL(b, issuer, at)
+	f.reading.Unlock()
 	if err != nil {
 		return nil, "", fmt.Errorf("fetch %s: %w", url, err)
 	}

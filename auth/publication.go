@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -22,9 +21,9 @@ func SignPublication(id *Identity, p cmg.Publication) (string, error) {
 	if n := id.Name(); n.Role != cmg.RoleSite || n.Site != p.Site {
 		return "", fmt.Errorf("sign publication of site %s as %s: %w", p.Site, n, cmg.ErrForbidden)
 	}
-	text, err := signAsSite(id, publicationType, p)
+	text, err := SignStatement(id, publicationType, p)
 	if err != nil {
-		return "", fmt.Errorf("sign publication: %w", err)
+		return "", err
 	}
 	if len(text) > maxPublication {
 		return "", fmt.Errorf("sign publication: %d bytes, at most %d: %w", len(text), maxPublication, cmg.ErrTooLarge)
@@ -37,15 +36,8 @@ func SignPublication(id *Identity, p cmg.Publication) (string, error) {
 // time. A publication somebody else signed is cmg.ErrUnauthenticated or
 // cmg.ErrForbidden, one that cannot be read cmg.ErrInvalid.
 func ReadPublication(id *Identity, jws string, at time.Time) (p cmg.Publication, err error) {
-	if len(jws) > maxPublication {
-		return p, fmt.Errorf("read publication: %d bytes, at most %d: %w", len(jws), maxPublication, cmg.ErrTooLarge)
-	}
-	payload, err := readFromSite(id, publicationType, jws, at)
-	if err != nil {
-		return p, fmt.Errorf("read publication: %w", err)
-	}
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return cmg.Publication{}, fmt.Errorf("read publication: %w: %w", err, cmg.ErrInvalid)
+	if err := readStatement(id, publicationType, jws, at, maxPublication, &p); err != nil {
+		return cmg.Publication{}, err
 	}
 	if p.Site != id.name.Site {
 		return cmg.Publication{}, fmt.Errorf("read publication: it is of site %.20q: %w", p.Site, cmg.ErrForbidden)

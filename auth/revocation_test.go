@@ -321,7 +321,7 @@ func TestAnswersAreSigned(t *testing.T) {
 			t.Errorf("%s was taken", name)
 		}
 	}
-	if _, err := SignStatuses(gateway, now, nil); !errors.Is(err, cmg.ErrForbidden) {
+	if _, err := SignStatuses(gateway, now, nil); !errors.Is(err, cmg.ErrInvalid) {
 		t.Errorf("a gateway signed it: %v", err)
 	}
 }

@@ -50,6 +50,7 @@ var (
 	WHERE routes.route <> excluded.route OR routes.target <> excluded.target`)
 	qAnchors      = query(`SELECT pem FROM anchors ORDER BY thumbprint`)
 	qAddAnchor    = query(`INSERT INTO anchors (thumbprint, pem) VALUES (?, ?) ON CONFLICT (thumbprint) DO NOTHING`)
+	qCountAnchors = query(`SELECT count(*) FROM anchors`)
 	qRemoveAnchor = query(`DELETE FROM anchors WHERE thumbprint = ?`)
 	qKeys         = query(`SELECT jwk FROM token_keys ORDER BY id`)
 	qAddKey       = query(`INSERT INTO token_keys (id, jwk) VALUES (?, ?) ON CONFLICT (id) DO NOTHING`)
@@ -169,6 +170,13 @@ func (s *Site) AddAnchor(ctx context.Context, bundle []byte) error {
 				return 0, err
 			}
 			changed += n
+		}
+		var all int
+		if err := tx.row(qCountAnchors).Scan(&all); err != nil {
+			return 0, fault("count anchors", err)
+		}
+		if all > cmg.MaxAnchors {
+			return 0, fmt.Errorf("add anchor: there would be %d, at most %d: %w", all, cmg.MaxAnchors, cmg.ErrTooLarge)
 		}
 		return changed, nil
 	})

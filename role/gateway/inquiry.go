@@ -174,11 +174,12 @@ func (q *inquiry) fetch(ctx context.Context, d cmg.Digest) error {
 	q.mu.Lock()
 	q.lists[d] = list
 	q.mu.Unlock()
-	if err := os.MkdirAll(filepath.Dir(q.file(d)), 0o700); err == nil {
+	err = os.MkdirAll(filepath.Dir(q.file(d)), 0o700)
+	if err == nil {
 		err = writeWhole(q.file(d), b)
-		if err != nil {
-			q.g.log.Warn("a list of revoked certificates could not be kept: a restart has to fetch it again", "err", err)
-		}
+	}
+	if err != nil {
+		q.g.log.Warn("a list of revoked certificates could not be kept: a restart has to fetch it again", "err", err)
 	}
 	q.g.log.Info("list of revoked certificates taken", "revoked", list.Len(), "sha256", d.String())
 	return nil
