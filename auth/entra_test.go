@@ -69,6 +69,7 @@ func (d *directory) token(authority string, change map[string]any) string {
 func TestEntra(t *testing.T) {
 	public, gov := cmg.EntraClouds["public"], cmg.EntraClouds["usgov"]
 	a, b := newDirectory(t, tenantA), newDirectory(t, tenantB)
+	b.from = a.from // both may not have been made in one second
 	ta, tb := a.tenant(public), b.tenant(gov)
 	tb.Apps = []string{"app-1"}
 	v := must[*entra](t)(newEntra([]cmg.Tenant{ta, tb}))
