@@ -22,6 +22,7 @@ var realTime = map[string]string{
 	"auth/identity.go":               "the default where no clock is given",
 	"auth/keyring.go":                "the default of claims without a beginning",
 	"blob/disk.go":                   "the default where no clock is given",
+	"auth/frontcertificate.go":       "the default where no clock is given",
 	"blob/linked.go":                 "the default where no clock is given",
 	"blob/serve.go":                  "a deadline",
 	"blob/blobtest/blobtest.go":      "tests",

@@ -84,16 +84,19 @@ const (
 	ProofNone        Proof = ""
 	ProofCertificate Proof = "certificate" // TLS client certificate
 	ProofToken       Proof = "token"       // site-issued token
+	ProofEntra       Proof = "entra"       // token of a known tenant of Microsoft Entra ID
 )
 
 // A Caller is who a gateway found to be calling. Only what was proven is set.
 type Caller struct {
 	Proof      Proof     `json:"proof"`
 	Device     DeviceID  `json:"device,omitempty"`     // from the token, or from the certificate's name where it holds one
-	Name       string    `json:"name,omitempty"`       // certificate subject, or the token's note
+	Name       string    `json:"name,omitempty"`       // certificate subject, the token's note, or the Entra device
 	Thumbprint string    `json:"thumbprint,omitempty"` // SHA-256 of the certificate, hex
 	TokenID    string    `json:"token_id,omitempty"`
 	TokenKind  string    `json:"token_kind,omitempty"`
+	Tenant     string    `json:"tenant,omitempty"`  // GUID of the Entra tenant
+	Account    string    `json:"account,omitempty"` // of an Entra token: <tenant>/<object id>
 	Gateway    string    `json:"gateway,omitempty"` // the instance that checked the proof
 	NotAfter   time.Time `json:"not_after,omitzero"`
 }

@@ -57,6 +57,8 @@ var modules = map[string]string{
 	"github.com/spf13/pflag":              "cmd/cmg",
 	"github.com/goccy/go-yaml":            "cmd/cmg",
 	"golang.org/x/term":                   "cmd/cmg",
+	"golang.org/x/crypto":                 "auth",
+	"software.sslmate.com/src/go-pkcs12":  "auth",
 	"github.com/go-jose/go-jose/v4":       "auth",
 	"modernc.org/sqlite":                  "site",
 	"github.com/pressly/goose/v3":         "site",

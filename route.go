@@ -27,6 +27,22 @@ const ChannelPath = "/cmg/v1/channel"
 // ownPaths are what gateways and connection points say to one another.
 const ownPaths = "/cmg/"
 
+// InsidePath is under what a gateway itself asks its site, down a channel: for
+// the state of certificates, for lists of revoked ones, for fresh keys of
+// tenants. No client reaches it.
+const (
+	InsidePath        = "/cmg/v1/inside"
+	InsideRevoked     = InsidePath + "/revoked" // GET ?sha256=: a list's document
+	InsideCertificate = InsidePath + "/certificate"
+	InsideTenant      = InsidePath + "/tenant" // POST ?id=: look for new keys
+)
+
+// What a gateway answers itself under the prefixes: see PROTOCOL 1.1.
+const (
+	AuthInfoPath = PrefixServerAuth + "AADAuthInfo"
+	MetadataPath = "ServiceMetadata" // behind either prefix
+)
+
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
@@ -85,8 +101,10 @@ type Publication struct {
 	Anchors []string          `json:"anchors"` // client trust anchors and intermediates, PEM, one each
 	Keys    []json.RawMessage `json:"keys"`    // public keys of site tokens, JWK (RFC 7517)
 
-	Hierarchy string `json:"hierarchy,omitempty"` // GUID in lower case; bulk registration tokens name it
-	Blocks    Blocks `json:"blocks,omitzero"`     // who is refused whatever is shown
+	Hierarchy  string     `json:"hierarchy,omitempty"` // GUID in lower case; bulk registration tokens name it
+	Blocks     Blocks     `json:"blocks,omitzero"`     // who is refused whatever is shown
+	Revocation Revocation `json:"revocation,omitzero"` // of client certificates
+	Tenants    []Tenant   `json:"tenants,omitempty"`   // whose Entra tokens prove callers
 }
 
 // Check says what is wrong with p.
@@ -104,6 +122,18 @@ func (p Publication) Check() error {
 		} else {
 			seen[k] = true
 		}
+	}
+	for _, t := range p.Tenants {
+		if err := t.Check(); err != nil {
+			return err
+		}
+		if seen[t.ID] {
+			return fmt.Errorf("tenant %s stands twice: %w", t.ID, ErrInvalid)
+		}
+		seen[t.ID] = true
+	}
+	if err := p.Revocation.Check(); err != nil {
+		return err
 	}
 	return p.Blocks.Check()
 }
@@ -148,6 +178,9 @@ func ManagementPointRoutes(id RoleID) []Route {
 		e.Prefix, e.Proofs = PrefixMutualAuth+id.String()+path, []Proof{ProofCertificate}
 		rs = append(rs, e)
 		e.Prefix, e.Proofs = PrefixServerAuth+id.String()+path, []Proof{ProofToken}
+		if e.Class == ClassRegistration { // an Entra token opens these two, and is exchanged there
+			e.Proofs = append(e.Proofs, ProofEntra)
+		}
 		rs = append(rs, e)
 	}
 	return rs

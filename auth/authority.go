@@ -147,7 +147,7 @@ func (a *Authority) Issue(r CertRequest) (Issued, error) {
 		return Issued{}, fmt.Errorf("issue certificate to %q: %w", t.Subject.CommonName, err)
 	}
 	i := Issued{Certificate: cert, CertPEM: certificatePEM(cert)}
-	if !isRoot(a.cert) { // whoever verifies needs the link
+	if !IsRoot(a.cert) { // whoever verifies needs the link
 		i.CertPEM = append(i.CertPEM, certificatePEM(a.cert)...)
 	}
 	if i.KeyPEM, err = keyPEM(key); err != nil {

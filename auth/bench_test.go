@@ -28,7 +28,7 @@ func hotPaths(t testing.TB) []hotPath {
 	header := must[string](t)(signer.Sign(caller, now))
 
 	tokens := must[*Tokens](t)(NewTokens(testSite, k.PublicKeys()))
-	certs := must[*certificates](t)(newCertificates(testSite, []string{string(certificatePEM(ca.Certificate()))}))
+	certs := must[*certificates](t)(newCertificates(testSite, []string{string(certificatePEM(ca.Certificate()))}, newRevocations(cmg.Revocation{}, Known{})))
 	forget := func() {
 		tokens.cache = newCache[[32]byte, Claims](1)
 		certs.cache = newCache[[32]byte, cmg.Caller](1)

@@ -89,7 +89,7 @@ func TestClientCertificates(t *testing.T) {
 		{"with its root too", root, client, []*x509.Certificate{root.cert}, 0, ""},
 		{"missing intermediate", private, client, nil, 0, "_Unknown_Issuer"},
 		{"unknown root of the same name", foreign, client, nil, 0, "_Unknown_Issuer"},
-		{"brings its unknown root", foreign, client, []*x509.Certificate{foreign.cert}, 0, "_Unknown_Issuer"},
+		{"brings its unknown root", foreign, client, []*x509.Certificate{foreign.cert}, 0, "_Unknown_Root"},
 		{"a role's channel certificate", siteCA, CertRequest{Site: testSite, Role: cmg.RoleConnectionPoint, Name: "cp", Client: true}, nil, 0, "_Unknown_Issuer"},
 		{"expired", root, client, nil, 400 * day, "_Expired"},
 		{"its last second", root, client, nil, yearOfDays - backdate - 2*time.Second, ""},
@@ -220,7 +220,7 @@ func TestNewTrustRefusals(t *testing.T) {
 		{"no version", cmg.Publication{Site: testSite}, "version"},
 		{"leaf as anchor", cmg.Publication{Version: 1, Site: testSite, Anchors: []string{string(leaf.CertPEM)}}, "trust anchor 1"},
 		{"text as anchor", cmg.Publication{Version: 1, Site: testSite, Anchors: []string{string(certificatePEM(root.cert)), "x"}}, "trust anchor 2"},
-		{"too many", cmg.Publication{Version: 1, Site: testSite, Anchors: make([]string, maxAnchors+1)}, "at most"},
+		{"too many", cmg.Publication{Version: 1, Site: testSite, Anchors: make([]string, cmg.MaxAnchors+1)}, "at most"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := NewTrust(test.p); err == nil || !strings.Contains(err.Error(), test.say) {
@@ -282,8 +282,8 @@ func TestOpenSSLClients(t *testing.T) {
 		{"pc7", "CN=pc7,O=Example", "", ""},
 		{"any", "CN=" + string(deviceA), deviceA, ""},
 		{"web", "", "", "_Wrong_Usage"},
-		{"sha1", "", "", "_Unknown_Issuer"},
-		{"self", "", "", "_Unknown_Issuer"},
+		{"sha1", "", "", "_Weak"},
+		{"self", "", "", "_Unknown_Root"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			client := must[*tls.Config](t)(ClientTo(ClientFiles{Roots: in("site.pem"), Certificate: in(test.name + ".pem"), Key: in(test.name + ".key")}))

@@ -157,7 +157,7 @@ func openssl(t *testing.T, dir string, args ...string) {
 	}
 }
 
-func inDir(t *testing.T) func(name string) string {
+func inDir(t testing.TB) func(name string) string {
 	dir := t.TempDir()
 	return func(name string) string { return filepath.Join(dir, name) }
 }

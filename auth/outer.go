@@ -11,7 +11,7 @@ import (
 )
 
 // WithChannel makes of the settings of a gateway's listener for clients (see
-// [GatewayFront]) ones that also take channels: a peer that asks for the
+// [Front.Settings]) ones that also take channels: a peer that asks for the
 // protocol "cmg/1", and nothing else, meets the settings of ChannelServer in
 // full. After the handshake NegotiatedProtocol tells which it is.
 func (id *Identity) WithChannel(front *tls.Config) *tls.Config {

@@ -65,16 +65,10 @@ func (s TicketScope) info(front *tls.Config) string {
 	anchors := slices.Clone(s.Anchors)
 	slices.Sort(anchors)
 	parts = append(parts, anchors...)
-	if len(front.Certificates) > 0 {
-		leaf := front.Certificates[0].Leaf
-		if leaf == nil {
-			leaf, _ = x509.ParseCertificate(front.Certificates[0].Certificate[0])
-		}
-		if leaf != nil {
-			names := slices.Clone(leaf.DNSNames)
-			slices.Sort(names)
-			parts = append(parts, names...)
-		}
+	if leaf := leafOfFront(front); leaf != nil {
+		names := slices.Clone(leaf.DNSNames)
+		slices.Sort(names)
+		parts = append(parts, names...)
 	}
 	h := sha256.New()
 	for _, p := range parts {
@@ -82,4 +76,24 @@ func (s TicketScope) info(front *tls.Config) string {
 		h.Write([]byte(p))
 	}
 	return string(h.Sum(nil))
+}
+
+// leafOfFront gives the certificate that clients meet who name no host; nil:
+// there is none yet.
+func leafOfFront(front *tls.Config) *x509.Certificate {
+	var pair *tls.Certificate
+	switch {
+	case len(front.Certificates) > 0:
+		pair = &front.Certificates[0]
+	case front.GetCertificate != nil:
+		pair, _ = front.GetCertificate(&tls.ClientHelloInfo{})
+	}
+	if pair == nil || len(pair.Certificate) == 0 {
+		return nil
+	}
+	if pair.Leaf != nil {
+		return pair.Leaf
+	}
+	leaf, _ := x509.ParseCertificate(pair.Certificate[0])
+	return leaf
 }

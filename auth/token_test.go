@@ -221,7 +221,7 @@ func TestTrustVerifyChoosesProof(t *testing.T) {
 		{"both where either is asked", Evidence{cert, token}, either, cmg.ProofCertificate, 0, ""},
 		{"good token, bad certificate", Evidence{foreign, token}, either, cmg.ProofToken, 0, ""},
 		{"bad token, good certificate", Evidence{cert, "Bearer x"}, either, cmg.ProofCertificate, 0, ""},
-		{"bad certificate alone", Evidence{foreign, ""}, either, "", 403, "CMGService_Certificate_Unknown_Issuer"},
+		{"bad certificate alone", Evidence{foreign, ""}, either, "", 403, "CMGService_Certificate_Unknown_Root"},
 		{"bad token alone", Evidence{nil, "Bearer x"}, either, "", 401, "CMGService_Invalid_Token"},
 		{"nothing where either is asked", Evidence{}, either, "", 401, codeRequired},
 		{"nothing where a token is asked", Evidence{}, byToken, "", 401, codeRequired},

@@ -32,18 +32,22 @@ type Verifier interface {
 // A Trust judges callers by what the site published. It never changes: a new
 // publication makes a new one. It may be used by many goroutines at once.
 type Trust struct {
-	certificates, tokens Verifier
-	content              *Tokens
-	blocks               *blocks // nil: nobody is shut out
+	certificates, tokens, entra Verifier
+	content                     *Tokens
+	blocks                      *blocks // nil: nobody is shut out
 }
 
 // NewTrust makes the judge of a publication. The error names the anchor or
 // key that cannot be used.
-func NewTrust(p cmg.Publication) (*Trust, error) {
+func NewTrust(p cmg.Publication) (*Trust, error) { return NewTrustWith(p, Known{}) }
+
+// NewTrustWith is NewTrust for a gateway that knows which certificates are
+// revoked.
+func NewTrustWith(p cmg.Publication, k Known) (*Trust, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	certs, err := newCertificates(p.Site, p.Anchors)
+	certs, err := newCertificates(p.Site, p.Anchors, newRevocations(p.Revocation, k))
 	if err != nil {
 		return nil, fmt.Errorf("publication %d: %w", p.Version, err)
 	}
@@ -52,14 +56,20 @@ func NewTrust(p cmg.Publication) (*Trust, error) {
 		return nil, fmt.Errorf("publication %d: %w", p.Version, err)
 	}
 	tokens.hierarchy = p.Hierarchy
-	return &Trust{certificates: certs, tokens: tokenProof{tokens}, content: tokens, blocks: newBlocks(p.Blocks)}, nil
+	entra, err := newEntra(p.Tenants)
+	if err != nil {
+		return nil, fmt.Errorf("publication %d: %w", p.Version, err)
+	}
+	return &Trust{certificates: certs, tokens: tokenProof{tokens}, entra: entra, content: tokens, blocks: newBlocks(p.Blocks)}, nil
 }
 
 // Verify proves the caller by any one of the allowed proofs, tried in their
 // order. When none holds, the refusal is that of the first one that was
-// shown, or says what to show.
+// shown, or says what to show; of a token that is not the site's, the
+// refusal is that of the Entra proof.
 func (t *Trust) Verify(e Evidence, allowed []cmg.Proof, at time.Time) (cmg.Caller, error) {
 	var refused, missing error
+	var by cmg.Proof // whose refusal it is
 	for _, p := range allowed {
 		var v Verifier
 		switch p {
@@ -67,19 +77,23 @@ func (t *Trust) Verify(e Evidence, allowed []cmg.Proof, at time.Time) (cmg.Calle
 			v = t.certificates
 		case cmg.ProofToken:
 			v = t.tokens
+		case cmg.ProofEntra:
+			v = t.entra
 		default:
 			continue // of a later release
 		}
 		c, err := v.Verify(e, at)
 		switch {
+		case err == nil && c.Tenant != "" && t.Tenant(c.Tenant) != nil:
+			return c, t.Tenant(c.Tenant)
 		case err == nil:
 			return c, t.blocks.refuse(&c, e.Certificates)
 		case notShown(err):
-			if missing == nil || p == cmg.ProofToken {
+			if missing == nil || p != cmg.ProofCertificate {
 				missing = err
 			}
-		case refused == nil:
-			refused = err
+		case refused == nil, by != cmg.ProofCertificate && p != cmg.ProofCertificate && (p == cmg.ProofEntra) == ofEntra(e.Authorization):
+			refused, by = err, p
 		}
 	}
 	switch {

@@ -55,7 +55,7 @@ func TestCurl(t *testing.T) {
 	before := l.reached(t)
 	for name, c := range map[string]struct{ args, status string }{
 		"no certificate":       {mutual, "403 CMGService_Client_Certificate_Required"},
-		"a stranger's":         {" --cert " + cert + " --key " + key + mutual, "403 CMGService_Certificate_Unknown_Issuer"},
+		"a stranger's":         {" --cert " + cert + " --key " + key + mutual, "403 CMGService_Certificate_Unknown_Root"},
 		"no token":             {server, "401 CMGService_Authentication_Required"},
 		"token garbled":        {` -H "Authorization: Bearer ${CMG_TOKEN}x" ` + server, "401 CMGService_Invalid_Token"},
 		"token of nothing":     {` -H "Authorization: Bearer a.b.c" ` + server, "401 CMGService_Invalid_Token"},

@@ -24,6 +24,9 @@ type PublicationState struct {
 	Anchors   []string          // PEM, one certificate each
 	Keys      []json.RawMessage // public keys of site tokens, JWK
 	Blocks    cmg.Blocks
+
+	Revocation cmg.Revocation
+	Tenants    []cmg.Tenant
 }
 
 // Publication is the part for gateways, ready to be signed. Equal states give
@@ -32,6 +35,7 @@ func (p PublicationState) Publication() cmg.Publication {
 	return cmg.Publication{
 		Version: p.Version, Site: p.Site, Hierarchy: p.Hierarchy, Issued: p.Changed,
 		Routes: p.Routes, Anchors: p.Anchors, Keys: p.Keys, Blocks: p.Blocks,
+		Revocation: p.Revocation, Tenants: p.Tenants,
 	}
 }
 
@@ -51,6 +55,7 @@ var (
 	WHERE routes.route <> excluded.route OR routes.target <> excluded.target`)
 	qAnchors      = query(`SELECT pem FROM anchors ORDER BY thumbprint`)
 	qAddAnchor    = query(`INSERT INTO anchors (thumbprint, pem) VALUES (?, ?) ON CONFLICT (thumbprint) DO NOTHING`)
+	qCountAnchors = query(`SELECT count(*) FROM anchors`)
 	qRemoveAnchor = query(`DELETE FROM anchors WHERE thumbprint = ?`)
 	qKeys         = query(`SELECT jwk FROM token_keys ORDER BY id`)
 	qAddKey       = query(`INSERT INTO token_keys (id, jwk) VALUES (?, ?) ON CONFLICT (id) DO NOTHING`)
@@ -104,9 +109,16 @@ func (s *Site) PublicationState(ctx context.Context) (p PublicationState, err er
 	}
 	p.Blocks = published(blocked)
 	keys, err := list(ctx, t, scanText, qKeys)
+	if err != nil {
+		return p, err
+	}
 	for _, k := range keys {
 		p.Keys = append(p.Keys, json.RawMessage(k))
 	}
+	if p.Revocation, err = revocationOf(ctx, t); err != nil {
+		return p, err
+	}
+	p.Tenants, err = publishedTenants(ctx, t)
 	return p, err
 }
 
@@ -176,6 +188,13 @@ func (s *Site) AddAnchor(ctx context.Context, bundle []byte) error {
 				return 0, err
 			}
 			changed += n
+		}
+		var all int
+		if err := tx.row(qCountAnchors).Scan(&all); err != nil {
+			return 0, fault("count anchors", err)
+		}
+		if all > cmg.MaxAnchors {
+			return 0, fmt.Errorf("add anchor: there would be %d, at most %d: %w", all, cmg.MaxAnchors, cmg.ErrTooLarge)
 		}
 		return changed, nil
 	})

@@ -34,12 +34,6 @@ func certificateCommand(a *app) *cobra.Command {
 		unblockCommand(a, site.BlockCertificate, "SERIAL", "Let a blocked certificate in again"))
 }
 
-func tenantCommand(a *app) *cobra.Command {
-	return group("tenant", "Block directory tenants", "",
-		blockCommand(a, site.BlockTenant, "GUID", "Shut out whoever is proven by a directory tenant", ""),
-		unblockCommand(a, site.BlockTenant, "GUID", "Let a blocked tenant in again"))
-}
-
 func blocksCommand(a *app) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "blocks", Short: "List who is shut out", Args: takes()}

@@ -30,7 +30,7 @@ func routeAddCommand(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "add PREFIX URL", Short: "Publish an HTTP(S) server under a path prefix", Args: takes("PREFIX", "URL"),
 		Example: "  cmg route add /files https://files.inside.example"}
 	c.Flags().StringSliceVar(&r.Methods, "method", commonMethods, "methods that may pass")
-	c.Flags().StringSliceVar(&proofs, "proof", []string{string(cmg.ProofCertificate), string(cmg.ProofToken)}, "proofs that let a caller in")
+	c.Flags().StringSliceVar(&proofs, "proof", []string{string(cmg.ProofCertificate), string(cmg.ProofToken)}, "proofs that let a caller in: certificate, token, entra")
 	c.Flags().Int64Var(&r.MaxBody, "max-body", defaultMaxBody, "largest request body in bytes")
 	c.Flags().BoolVar(&r.Idempotent, "idempotent", false, "every request here may be sent twice")
 	c.Flags().BoolVar(&r.Waits, "waits", false, "requests may wait long for their answer: they share HTTP/2 connections to a target that speaks it")
@@ -46,10 +46,10 @@ func routeAddCommand(a *app) *cobra.Command {
 		}
 		for _, p := range proofs {
 			switch cmg.Proof(p) {
-			case cmg.ProofCertificate, cmg.ProofToken:
+			case cmg.ProofCertificate, cmg.ProofToken, cmg.ProofEntra:
 				r.Proofs = append(r.Proofs, cmg.Proof(p))
 			default:
-				return usage("--proof %q is not certificate or token", p)
+				return usage("--proof %q is not certificate, token or entra", p)
 			}
 		}
 		return db.PublishRoute(ctx, r, args[1], may)

@@ -152,7 +152,7 @@ func (m *maps) set(raw []byte) error {
 		return fmt.Errorf("read map: publication: %w", err)
 	}
 	t := &table{version: pub.Version, publication: doc.Publication}
-	for _, e := range doc.Mappings {
+	for _, e := range m.p.withInside(doc.Mappings) {
 		if err := e.Check(); err != nil {
 			return err
 		}

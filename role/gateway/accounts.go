@@ -83,7 +83,7 @@ type endpoint struct {
 }
 
 const (
-	proofs     = 3 // none, certificate, token
+	proofs     = 4 // none, certificate, token, entra
 	classes    = 6 // of status; 0: no answer was begun
 	maxPoints  = 30
 	noPoint    = 0             // slot of requests that no connection point took
@@ -97,8 +97,7 @@ type endpointShard struct {
 }
 
 type tallies struct {
-	by [proofs][classes]meter.Tally
-	_  [16]byte // whole cache lines
+	by [proofs][classes]meter.Tally // whole cache lines
 }
 
 func newEndpoint(n endpointName) *endpoint {
@@ -152,7 +151,7 @@ func (e *endpoint) latency() meter.Histogram {
 }
 
 var (
-	proofNames = [proofs]string{"none", "certificate", "token"}
+	proofNames = [proofs]string{"none", "certificate", "token", "entra"}
 	classNames = [classes]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 )
 
@@ -162,6 +161,8 @@ func proofIndex(p cmg.Proof) int {
 		return 1
 	case cmg.ProofToken:
 		return 2
+	case cmg.ProofEntra:
+		return 3
 	}
 	return 0
 }

@@ -61,6 +61,8 @@ func callerKey(c *cmg.Caller) string {
 		return string(c.Device)
 	case c.Thumbprint != "":
 		return c.Thumbprint
+	case c.Account != "":
+		return c.Account
 	}
 	return c.TokenID
 }

@@ -146,6 +146,9 @@ func (x *exchange) pass(ctx context.Context) error {
 		if isChannelPath(x.req.Path) {
 			return errNoWebSocket()
 		}
+		if ok, err := x.bootstrap(ctx, e); ok {
+			return err
+		}
 		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
 	}
 	x.bill.endpoint = x.route.endpoint
@@ -160,7 +163,9 @@ func (x *exchange) pass(ctx context.Context) error {
 	}
 	var err error
 	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
-		return err
+		if x.caller, err = x.proveAgain(ctx, e, x.route.Proofs, err); err != nil {
+			return err
+		}
 	}
 	if x.caller.TokenKind == string(auth.TokenGrace) && !x.route.PassToken {
 		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
@@ -217,7 +222,7 @@ func (x *exchange) compact() error {
 		return err
 	}
 	r := x.req
-	if x.caller.Proof == cmg.ProofToken && !x.route.PassToken {
+	if x.caller.Proof != cmg.ProofCertificate && !x.route.PassToken {
 		// A server that is none of the site's is not to hold its tokens.
 		r.Drop(h1.Authorization)
 	}

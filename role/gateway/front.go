@@ -145,6 +145,10 @@ func (g *Gateway) greet(ctx context.Context, t *tls.Conn, h2 *h2Front, conns *sy
 		h2.serve(t, &state)
 		return
 	}
+	if auth.IsChallenge(&state) { // its handshake was the answer
+		t.Close()
+		return
+	}
 	if auth.IsChannel(&state) {
 		g.takeChannel(t)
 		return

@@ -34,8 +34,10 @@ type Config struct {
 	ReusePort      bool                 `json:"reuse_port"`      // share the client port with other instances on this machine
 	Channel        string               `json:"channel"`         // connection points by TCP; empty: ":10140"; none: they come to the clients' port only
 	ChannelHTTPS   string               `json:"channel_https"`   // one more address for connection points by HTTPS, such as ":10124"; empty: none
-	Certificate    string               `json:"certificate"`     // PEM file: the certificate clients see, with its chain
-	Key            string               `json:"key"`             // PEM file
+	Certificate    string               `json:"certificate"`     // the certificate clients see, with its chain: a PEM file, or a PFX (.pfx, .p12)
+	Key            string               `json:"key"`             // PEM file; empty with a PFX
+	PasswordFile   string               `json:"password_file"`   // of the PFX; empty: it has an empty password
+	ACME           auth.ACMEConfig      `json:"acme"`            // fetches the certificate, in place of the files
 	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
 	StateDir       string               `json:"state_dir"`       // keeps the last good publication
 	Content        ContentConfig        `json:"content"`         // what main makes Links of
@@ -82,6 +84,9 @@ type Gateway struct {
 	budget     *budget // nil: there is none
 	gate       *gate   // of all requests
 	memory     *memoryGuard
+	inquiry    *inquiry
+	newFront   chan struct{} // the running configuration has another front
+	tunnels    tunnels
 	requestLog *web.RequestLog
 
 	edge     atomic.Pointer[edge] // nil until a publication is known
@@ -104,11 +109,13 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, points: newPoints(), ids: newRequestIDs(), limits: usual(), settled: make(chan struct{}), refusals: web.NewRefusalRing(true)}
+	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, points: newPoints(), ids: newRequestIDs(), limits: usual(), settled: make(chan struct{}), newFront: make(chan struct{}, 1),
+		refusals: web.NewRefusalRing(true)}
 	if g.health == nil {
 		g.health = web.NewHealth(string(cmg.RoleGateway))
 	}
 	g.live.Store(s)
+	g.inquiry = newInquiry(g)
 	g.tickets.begin(g)
 	g.accounts = newAccounts(g.log, g.cfg.MaxCallers)
 	g.memory = newMemoryGuard()
@@ -195,6 +202,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	back.Go(func() { g.tickets.run(inner) })
 	back.Go(func() { g.guardMemory(inner) })
 	back.Go(func() { g.reportRefusals(inner) })
+	back.Go(func() { g.inquiry.run(inner) })
+	back.Go(func() { g.followFront(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })
 	}

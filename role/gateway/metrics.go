@@ -45,6 +45,10 @@ var (
 	mMemoryStep    = metric("memory_step", meter.Gauge, "How short memory is: 0 fine, 1 from 85 % of the limit, 2 from 92 %, 3 from 95 %.")
 	mMemoryEnded   = metric("memory_ended_requests_total", meter.Counter, "Parked requests that were ended to give memory back.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
+	mCertificate   = metric("certificate_seconds", meter.Gauge, "Until the certificate that clients meet ends; below 0 once it has.")
+	mCertAlert     = metric("certificate_alert_days", meter.Gauge, "60, 30, 14, 7 or 1 once no more days are left of that certificate; 0 once it has ended, -1 before.")
+	mCertProblem   = metric("certificate_problem", meter.Gauge, "1 while a newer certificate is not good, or cannot be fetched.")
+	mBootstraps    = metric("bootstraps_total", meter.Counter, "Answers to clients that did not know a management point yet.")
 	mWithoutRow    = metric("callers_without_row_total", meter.Counter, "Look-ups of a caller that found the table full: counted together.")
 )
 
@@ -61,6 +65,7 @@ func metric(name string, kind meter.Kind, help string, labels ...string) *meter.
 // gather tells how all metrics stand.
 func (g *Gateway) gather(e *meter.Emit) {
 	g.gatherAccounts(e)
+	g.gatherCertificate(e)
 	n := func(f *meter.Family, v *atomic.Int64) { e.Value(f, float64(v.Load())) }
 	n(mInFlight, &g.counts.inFlight)
 	n(mParked, &g.counts.parked)
@@ -120,4 +125,18 @@ func (g *Gateway) gatherAccounts(e *meter.Emit) {
 		g.budget.gather(e)
 	}
 	e.Value(mWithoutRow, float64(g.accounts.callers.full.Load()))
+}
+
+// gatherCertificate tells how the certificate that clients meet stands.
+func (g *Gateway) gatherCertificate(e *meter.Emit) {
+	st, problem := g.live.Load().served.Status(), 0.0
+	if st.Problem != "" {
+		problem = 1
+	}
+	if !st.NotAfter.IsZero() {
+		e.Value(mCertificate, st.NotAfter.Sub(g.now()).Seconds())
+	}
+	e.Value(mCertAlert, float64(st.Alert))
+	e.Value(mCertProblem, problem)
+	e.Value(mBootstraps, float64(g.counts.bootstraps.Load()))
 }

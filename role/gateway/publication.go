@@ -31,7 +31,7 @@ type published struct {
 }
 
 func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
-	trust, err := auth.NewTrust(p)
+	trust, err := auth.NewTrustWith(p, g.inquiry.known(p))
 	if err != nil {
 		return nil, err
 	}
@@ -140,15 +140,5 @@ func (g *Gateway) version() uint64 {
 
 // keep writes the publication so that a crash leaves the old or the new one.
 func (g *Gateway) keep(doc []byte) error {
-	f, err := os.CreateTemp(g.cfg.StateDir, publicationFile+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename there is none of that name
-	_, err = f.Write(doc)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(g.cfg.StateDir, publicationFile))
+	return writeWhole(filepath.Join(g.cfg.StateDir, publicationFile), doc)
 }

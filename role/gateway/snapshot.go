@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
@@ -20,6 +23,7 @@ type snapshot struct {
 	cfg      Config // with what it leaves out
 	identity *auth.Identity
 	front    *tls.Config // clients
+	served   *auth.Front // the certificate in it
 	channel  *tls.Config // connection points at their own port, and within a WebSocket
 	signer   *auth.CallerSigner
 	locator  *content.Locator // nil: no content
@@ -48,14 +52,16 @@ func build(given Config) (*snapshot, error) {
 	if c.Name == "" {
 		c.Name = name.Name
 	}
-	front, err := auth.GatewayFront(c.Certificate, c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	s.front, s.channel = s.identity.WithChannel(front), s.identity.ChannelServer()
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
 	}
+	if c.ACME.Dir == "" {
+		c.ACME.Dir = filepath.Join(c.StateDir, "acme")
+	}
+	if s.served, err = auth.NewFront(auth.FrontConfig{Certificate: c.Certificate, Key: c.Key, PasswordFile: c.PasswordFile, ACME: c.ACME, Log: c.Log, Now: c.Now}); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	s.front, s.channel = s.identity.WithChannel(s.served.Settings()), s.identity.ChannelServer()
 	if c.Links != nil {
 		if s.locator, err = content.NewLocator(content.LocatorConfig{Links: c.Links, Now: c.Now}); err != nil {
 			return nil, fmt.Errorf("gateway: content: %w", err)
@@ -97,8 +103,13 @@ func (g *Gateway) install(c Config) (changed, later []string, err error) {
 	if was, is := old.identity.Name(), s.identity.Name(); was != is {
 		return nil, nil, fmt.Errorf("gateway: identity: the certificate is that of %s, and this is %s: %w", is, was, cmg.ErrConflict)
 	}
+	s.served.After(old.served)
 	g.tickets.use(s.front)
 	g.live.Store(s)
+	select {
+	case g.newFront <- struct{}{}:
+	default:
+	}
 	g.requestLog.Configure(s.cfg.AccessLog)
 	if g.budget != nil {
 		g.budget.configure(s.cfg.Budget)
@@ -125,7 +136,24 @@ func (g *Gateway) again() error {
 // files are those that the running configuration names.
 func (g *Gateway) files() []string {
 	c := g.live.Load().cfg
-	return []string{c.Certificate, c.Key, c.Identity.Certificate, c.Identity.Key, c.Identity.Roots, c.Content.KeyFile, c.Content.Roots}
+	return []string{c.Certificate, c.Key, c.PasswordFile, c.ACME.Roots, c.Identity.Certificate, c.Identity.Key, c.Identity.Roots, c.Content.KeyFile, c.Content.Roots}
+}
+
+// followFront follows the certificate that clients meet, of whichever
+// configuration runs, until ctx ends.
+func (g *Gateway) followFront(ctx context.Context) {
+	for ctx.Err() == nil {
+		served := g.live.Load().served
+		one, stop := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { served.Run(one) })
+		select {
+		case <-ctx.Done():
+		case <-g.newFront:
+		}
+		stop()
+		wg.Wait()
+	}
 }
 
 // configure changes what the budget is.

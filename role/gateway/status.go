@@ -15,7 +15,7 @@ import (
 
 // counters count what this instance did since it started.
 type counters struct {
-	requests, inFlight, parked, upgraded, repeated, aborted, manifests, shed, handshakeErrors atomic.Int64
+	requests, inFlight, parked, upgraded, repeated, aborted, manifests, bootstraps, shed, handshakeErrors atomic.Int64
 
 	refusals sync.Map // code → *atomic.Int64; codes are our own, so there are few
 }
@@ -61,6 +61,7 @@ func (g *Gateway) publishStatus() {
 	count("repeated", &g.counts.repeated)
 	count("aborted", &g.counts.aborted)
 	count("manifests", &g.counts.manifests)
+	count("bootstraps", &g.counts.bootstraps)
 	count("shed", &g.counts.shed)
 	count("handshake_errors", &g.counts.handshakeErrors)
 	g.health.Publish("refusals", g.counts.refusalRows)
@@ -70,6 +71,8 @@ func (g *Gateway) publishStatus() {
 	g.health.Publish("callers", g.accounts.callers.status)
 	g.health.Publish("channels", g.channels.rows)
 	g.health.Publish("tickets", g.tickets.row)
+	g.health.Publish("revocation", g.inquiry.status)
+	g.health.Publish("certificate", func() any { return g.live.Load().served.Status() })
 	g.health.Publish("name", func() any { return g.cfg.Name })
 	g.health.Publish("publication", func() any {
 		e := g.edge.Load()
@@ -77,7 +80,8 @@ func (g *Gateway) publishStatus() {
 			return nil
 		}
 		p := e.publication
-		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys), "blocks": p.Blocks.Len()}
+		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys), "blocks": p.Blocks.Len(),
+			"tenants": len(p.Tenants), "revocation_lists": len(p.Revocation.Lists)}
 	})
 	g.health.Mount(web.RefusalsPath, g.refusals)
 	g.health.Mount("/metrics", meter.Handler(Metrics, g.gather))

@@ -89,6 +89,8 @@ func (t *tunnel) run() error {
 	t.touch()
 	t.watch()
 	defer t.unwatch()
+	c.g.tunnels.add(t)
+	defer c.g.tunnels.remove(t)
 	inward := make(chan error, 1)
 	go func() { inward <- t.inward() }() // waited for below
 	out := t.outward()

@@ -133,6 +133,9 @@ func mayUse(ctx context.Context, u use) error {
 	if !ok || c.Proof == cmg.ProofCertificate {
 		return nil
 	}
+	if c.Proof == cmg.ProofEntra && (u == useRegister || u == useExchange) {
+		return nil
+	}
 	allowed := false
 	switch auth.TokenKind(c.TokenKind) {
 	case auth.TokenRegistration:

@@ -97,7 +97,8 @@ func TestWhatCallersMayDo(t *testing.T) {
 		{"certificate", byCertificate(""), nil},
 		{"certificate of the device", byCertificate(a.id), nil},
 		{"content token", cmg.Caller{Proof: cmg.ProofToken, TokenKind: "content", Device: a.id}, map[string]string{"list": kind, "talk": kind, "exchange": kind, "register": kind}},
-		{"unknown proof", cmg.Caller{Proof: "entra", TokenKind: "session"}, map[string]string{"list": kind, "talk": kind, "exchange": kind, "register": kind}},
+		{"Entra token", cmg.Caller{Proof: cmg.ProofEntra, Tenant: "t", Account: "t/o"}, map[string]string{"list": kind, "talk": kind}},
+		{"unknown proof", cmg.Caller{Proof: "psychic", TokenKind: "session"}, map[string]string{"list": kind, "talk": kind, "exchange": kind, "register": kind}},
 		{"nobody", nobody, map[string]string{"exchange": "401 CMGMP_Caller_Required", "register": "401 CMGMP_Caller_Required"}},
 	} {
 		for what, f := range do {

@@ -12,6 +12,8 @@
 //     with proof of the device's key, also for a while after its end, and from
 //     a third of its life on for a new device token as well;
 //   - a session token does everything but that exchange;
+//   - an Entra token registers a device, and is exchanged for session tokens
+//     by whoever holds the registered key;
 //   - a client certificate does everything;
 //   - no caller: the lists of .sms_aut, policies that are not secret, and
 //     messages that the registered key has signed.
@@ -22,8 +24,8 @@
 // the device. A signature that is there and wrong is always refused.
 //
 // Approval at registration: a certificate approves; a registration token
-// approves, because an administrator handed it out; any other token approves
-// where Config.Approval is automatic. An approval never falls by registering
+// approves, because an administrator handed it out, and so does an Entra token
+// of a tenant that is let in; any other token approves where Config.Approval is automatic. An approval never falls by registering
 // again, and the same signing certificate keeps its id. Approved devices only
 // get content tokens. Secret policies are named to approved devices only and
 // their bodies are not handed out by this release.
@@ -38,6 +40,7 @@
 //	401 CMGMP_Signature_Invalid            the message's signature does not hold
 //	401 CMGMP_Signature_Required           the message has to be signed
 //	403 CMGMP_Caller_Not_Trusted           CMG-Caller from somebody who is no connection point
+//	403 CMGMP_Chain_Not_Trusted            a gateway asked about a chain under no anchor
 //	403 CMGMP_Connection_Point_Required    only a connection point may have this
 //	403 CMGMP_Device_Blocked               an administrator blocked the device
 //	403 CMGMP_Device_Not_Approved          the device waits for approval
@@ -50,6 +53,8 @@
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb
 //	404 CMGMP_Policy_Unknown               no such policy in force with that digest
+//	404 CMGMP_Revocation_List_Unknown      no list has that digest any more
+//	404 CMGMP_Tenant_Unknown               no such tenant
 //	405 CMGMP_Method_Not_Allowed           another method is needed
 //	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
 //	413 CMGMP_Too_Large                    the message is over a limit
@@ -87,6 +92,8 @@ type Point struct {
 	reload  *web.Reloader
 	callers *auth.CallerReader
 	health  *web.Health
+	fetcher *auth.Fetcher
+	asked   asked
 
 	maps  maps
 	seen  lastSeen
@@ -114,6 +121,10 @@ func New(c Config) (*Point, error) {
 	p.cfg.Site.Actor = s.id.Name().String()
 	p.callers = auth.NewCallerReader(p.gatewayCertificate)
 	p.reload = web.NewReloader(p.health, p.cfg.Log, c.Again, func() Config { return p.live.Load().given }, p.install, p.files)
+	if p.fetcher, err = auth.NewFetcher(nil); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
+	p.publishProofs()
 	p.publishStatus()
 	return p, nil
 }
@@ -177,6 +188,7 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	}
 	start(func() error { return p.upkeep(ctx) })
 	start(func() error { p.reload.Run(ctx); return nil })
+	start(func() error { return p.follow(ctx) })
 	p.cfg.Log.Info("management point listens", slog.String("addr", ln.Addr().String()), slog.String("name", p.cfg.Name))
 	p.health.Set("up", nil)
 	all.Wait()

@@ -107,7 +107,7 @@ func (p *Point) mayRegisterFrom(ctx context.Context, token string) error {
 // approval is the rule in the package comment.
 func (p *Point) approval(c cmg.Caller) cmg.Approval {
 	switch {
-	case c.Proof == cmg.ProofCertificate,
+	case c.Proof == cmg.ProofCertificate, c.Proof == cmg.ProofEntra,
 		c.Proof == cmg.ProofToken && c.TokenKind == string(auth.TokenRegistration),
 		c.Proof == cmg.ProofToken && p.live.Load().cfg.Approval == "automatic":
 		return cmg.Approved

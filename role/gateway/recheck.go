@@ -1,0 +1,66 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/auth"
+)
+
+// tunnels are the connections that went on with another protocol: no request
+// comes on them any more at which their callers would be proven again.
+type tunnels struct {
+	mu   sync.Mutex
+	open map[*tunnel]struct{}
+}
+
+func (ts *tunnels) add(t *tunnel) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.open == nil {
+		ts.open = map[*tunnel]struct{}{}
+	}
+	ts.open[t] = struct{}{}
+}
+
+func (ts *tunnels) remove(t *tunnel) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	delete(ts.open, t)
+}
+
+func (ts *tunnels) all() []*tunnel {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	all := make([]*tunnel, 0, len(ts.open))
+	for t := range ts.open {
+		all = append(all, t)
+	}
+	return all
+}
+
+// recheck ends the tunnels whose callers would be refused by what is known
+// now.
+func (g *Gateway) recheck(ctx context.Context) {
+	e := g.edge.Load()
+	if e == nil {
+		return
+	}
+	for _, t := range g.tunnels.all() {
+		x := &t.c.x
+		_, err := e.trust.Verify(x.evidence, x.route.Proofs, g.now())
+		var unchecked *auth.Unchecked
+		if errors.As(err, &unchecked) {
+			g.inquiry.certificates(ctx, unchecked.Chain)
+			_, err = e.trust.Verify(x.evidence, x.route.Proofs, g.now())
+		}
+		var refused *cmg.Refusal
+		if !errors.As(err, &refused) || ctx.Err() != nil {
+			continue
+		}
+		g.log.Info("a connection that went on with another protocol is ended: its caller is let in no more", "request", x.id, "code", refused.Code, "err", err)
+		t.c.end()
+	}
+}
