@@ -33,8 +33,10 @@ type exchange struct {
 	signed   string // the caller, as told inward last time
 	told     []byte // signed
 	method   string
-	path     []byte // for the log, once req is no more
-	route    *published
+	path     []byte     // for the log, once req is no more
+	site     *served    // whose request it is
+	route    *published // of the site
+	shown    shownSite
 	caller   cmg.Caller
 	head     []byte // compact, as sent inward; its memory is used again
 	first    []byte // the body, or its first piece, kept for a second try
@@ -45,6 +47,7 @@ type exchange struct {
 	started  time.Time
 	bill     bill
 	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
+	share    share // of its connection point's load
 
 	gone   atomic.Bool // see abandon
 	stream atomic.Pointer[channel.Stream]
@@ -93,7 +96,7 @@ func (x *exchange) run(ctx context.Context) error {
 // begin is what all requests begin with, those too whose head is bad.
 func (x *exchange) begin(method string, path []byte) {
 	x.started = x.g.now()
-	x.id, x.method, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, false, false
+	x.id, x.method, x.site, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, nil, false, false
 	x.path = append(x.path[:0], path...)
 	x.upgrade = x.upgrade[:0]
 	x.bill.begin()
@@ -119,31 +122,10 @@ func (x *exchange) pass(ctx context.Context) error {
 	if x.req.Count(h1.Authorization) > 1 { // which of them counts is not for two servers to decide
 		return cmg.Refuse(400, "CMGService_Bad_Request", "more than one Authorization", nil)
 	}
-	e := x.g.edge.Load()
-	if e == nil {
-		return cmg.Refuse(503, "CMGService_Not_Ready", "this instance has not heard from its site yet", nil)
-	}
 	if bytes.EqualFold(x.req.Path, manifestPath) {
-		return x.manifest(ctx, e)
+		return x.manifest(ctx)
 	}
-	if x.route = e.match(x.req.Path); x.route == nil {
-		if isChannelPath(x.req.Path) {
-			return errNoWebSocket()
-		}
-		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
-	}
-	x.bill.endpoint = x.route.endpoint
-	if err := x.g.budget.refuse(x.route.exempt); err != nil {
-		return err
-	}
-	if !allowed(x.route.Methods, x.method) {
-		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path does not take the method "+x.method, nil)
-	}
-	if x.req.Length > x.route.MaxBody {
-		return x.tooLong(nil)
-	}
-	var err error
-	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
+	if err := x.judge(); err != nil {
 		return err
 	}
 	x.prove(&x.caller)
@@ -190,7 +172,7 @@ func allowed(methods []string, m string) bool {
 // this gateway has to say.
 func (x *exchange) compact() error {
 	x.caller.Gateway = x.g.cfg.Name
-	signed, err := x.g.signer.Sign(x.caller, x.started)
+	signed, err := x.site.signer.Sign(x.caller, x.started)
 	if err != nil {
 		return err
 	}
@@ -257,9 +239,12 @@ func fillRefusal(res *h1.Response, r *cmg.Refusal, id string) {
 	case 401:
 		res.Add("WWW-Authenticate", []byte("Bearer"))
 	case 503:
-		after := "5"
-		if r.Code == "CMGService_Budget_Exhausted" {
+		after := web.RetryAfter()
+		switch r.Code {
+		case "CMGService_Budget_Exhausted":
 			after = "3600"
+		case "CMGService_Not_Ready": // an instance that begins needs seconds
+			after = "5"
 		}
 		res.Add("Retry-After", []byte(after))
 	}

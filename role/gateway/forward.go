@@ -33,12 +33,12 @@ func (x *exchange) forward(ctx context.Context) error {
 	var last error
 	deadline := time.Now().Add(x.g.limits.point)
 	for repeats := 0; ; {
-		pt, s := x.g.points.pick(tried)
+		pt, s := x.site.points.pick(tried)
 		switch {
 		case last != nil && !lost(last) && (s == nil || slices.Contains(tried, pt.name)), len(tried) == maxTries:
 			return x.failure(last) // every connection point has said no
 		case s == nil:
-			if x.g.points.wait(ctx, deadline) {
+			if x.site.points.wait(ctx, deadline, cap(x.head)+cap(x.first)) {
 				continue
 			}
 			return cmg.Refuse(503, "CMGService_NoConnectionPoint", "no connection point is connected to this gateway", last)
@@ -50,7 +50,11 @@ func (x *exchange) forward(ctx context.Context) error {
 			if x.stream.Store(st); x.gone.Load() {
 				x.abandon()
 			}
+			if x.site.points.least {
+				x.share = pt.load.take()
+			}
 			err = x.follow(ctx, st)
+			x.share.end(false)
 			x.stream.Store(nil)
 			st.Close()
 		}
@@ -200,6 +204,7 @@ func (x *exchange) follow(ctx context.Context, st *channel.Stream) error {
 	if err != nil {
 		return err
 	}
+	x.share.end(true)
 	if err := x.res.ParseCompact(h); err != nil || x.res.Status < 200 && (x.res.Status != 101 || len(x.upgrade) == 0) {
 		return cmg.Refuse(502, "CMGConnector_Failed", "the connection point sent an answer that is not HTTP", err)
 	}

@@ -137,7 +137,10 @@ func (g *Gateway) handshake(ctx context.Context, c *slotConn, gate chan struct{}
 	t := tls.Server(channel.NewGather(c, 0), g.front)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	gate <- struct{}{}
+	if !g.enterHandshake(ctx, gate) {
+		c.Close()
+		return nil
+	}
 	c.gate = gate
 	err := t.HandshakeContext(ctx)
 	c.gate = nil

@@ -25,6 +25,7 @@ import (
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/content"
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -39,6 +40,7 @@ type Config struct {
 	Certificate    string               `json:"certificate"`     // PEM file: the certificate clients see, with its chain
 	Key            string               `json:"key"`             // PEM file
 	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
+	Sites          []auth.IdentityFiles `json:"sites"`           // issued by each further site that this gateway serves; none: it serves one
 	StateDir       string               `json:"state_dir"`       // keeps the last good publication
 	Content        ContentConfig        `json:"content"`         // what main makes Links of
 	Status         string               `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
@@ -49,6 +51,8 @@ type Config struct {
 	CallerLimits   CallerLimits         `json:"caller_limits"`   // for each device
 	MaxRequests    int64                `json:"max_requests"`    // inward at once, a tenth of them for the first class only; 0: 65,536
 	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
+	Choice         Choice               `json:"choice"`          // of the connection point for a request; empty: round-robin
+	Waiting        WaitingConfig        `json:"waiting"`         // requests that no connection point is there for
 
 	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
 	Log   *slog.Logger     `json:"-"` // nil is silent
@@ -64,27 +68,29 @@ type ContentConfig struct {
 
 // A Gateway is one instance. Run it once.
 type Gateway struct {
+	*served // the first site, whose instance this is
+
 	cfg        Config
 	log        *slog.Logger
 	now        func() time.Time
-	identity   *auth.Identity
+	sites      []*served // all of them, the first first
+	channel    *tls.Config
 	front      *tls.Config
-	signer     *auth.CallerSigner
 	locator    *content.Locator // nil: no content
 	health     *web.Health
-	points     *points
+	slots      *pointSlots
+	waiting    *waiting
 	channels   channels
 	ids        requestIDs
 	counts     counters
 	accounts   *accounts
-	budget     *budget // nil: there is none
-	gate       *gate   // of all requests
+	budget     *budget    // nil: there is none
+	gate       *gate.Gate // of all requests
 	memory     *memoryGuard
 	requestLog *web.RequestLog
 
-	edge     atomic.Pointer[edge] // nil until a publication is known
-	taking   sync.Mutex           // one publication at a time
-	judging  sync.Mutex           // of readiness
+	taking   sync.Mutex // one publication at a time
+	judging  sync.Mutex // of readiness
 	limits   timeLimits
 	draining atomic.Bool
 	clients  clients
@@ -94,22 +100,21 @@ type Gateway struct {
 // nothing.
 func New(c Config) (*Gateway, error) {
 	c = c.withDefaults()
-	g := &Gateway{cfg: c, log: c.Log, now: c.Now, health: web.NewHealth(string(cmg.RoleGateway)), points: newPoints(), ids: newRequestIDs(), limits: usual()}
+	g := &Gateway{cfg: c, log: c.Log, now: c.Now, health: web.NewHealth(string(cmg.RoleGateway)), ids: newRequestIDs(), limits: usual()}
 	var err error
-	if g.identity, err = auth.LoadIdentity(c.Identity); err != nil {
-		return nil, fmt.Errorf("gateway: identity: %w", err)
-	}
-	name := g.identity.Name()
-	if name.Role != cmg.RoleGateway {
-		return nil, fmt.Errorf("gateway: identity: the certificate %s is for the role %q, not %q: %w", c.Identity.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
-	}
-	if g.cfg.Name == "" {
-		g.cfg.Name = name.Name
-	}
-	if g.front, err = auth.GatewayFront(c.Certificate, c.Key); err != nil {
+	if err = c.Choice.check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	g.front = g.identity.WithChannel(g.front)
+	g.slots, g.waiting = newPointSlots(), &waiting{}
+	if g.waiting.WaitingConfig, err = c.Waiting.withDefaults(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err = g.loadSites(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if g.cfg.Name == "" {
+		g.cfg.Name = g.identity.Name().Name
+	}
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
 	}
@@ -118,7 +123,6 @@ func New(c Config) (*Gateway, error) {
 			return nil, fmt.Errorf("gateway: content: %w", err)
 		}
 	}
-	g.signer = auth.NewCallerSigner(g.identity)
 	g.accounts = newAccounts(c.Log, c.MaxCallers)
 	if err := c.AccessLog.Check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -130,7 +134,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	g.memory = newMemoryGuard()
-	g.gate = newGate(max(c.MaxRequests, 1), true)
+	g.gate = gate.New(gate.Config{Limit: max(c.MaxRequests, 1), Reserve: true})
 	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
 	g.clients.slots = make(chan struct{}, c.MaxConnections)
 	g.publishStatus()
@@ -173,8 +177,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.loadBudget(); err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	if err := g.loadPublication(); err != nil {
-		g.log.Warn("the kept publication cannot be used; waiting for a connection point", "err", err)
+	for _, s := range g.sites {
+		if err := g.loadPublication(s); err != nil {
+			g.log.Warn("the kept publication cannot be used; waiting for a connection point", "site", s.code, "err", err)
+		}
 	}
 	doors, err := g.open(ctx)
 	if err != nil {

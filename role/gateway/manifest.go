@@ -24,7 +24,14 @@ const manifestTime = 30 * time.Second
 // grants, and tid (device), if it is there, the token's device. The others
 // of the field's clients (cid, iss, alg, st, et) say nothing that the token
 // does not say under its signature.
-func (x *exchange) manifest(ctx context.Context, e *edge) error {
+//
+// Content is that of the first site: its tokens alone open the store.
+func (x *exchange) manifest(ctx context.Context) error {
+	x.site = x.g.served
+	e := x.site.edge.Load()
+	if e == nil {
+		return errNotReady()
+	}
 	x.bill.endpoint = x.g.accounts.manifest
 	if err := x.g.budget.refuse(false); err != nil {
 		return err

@@ -9,6 +9,9 @@ import (
 // perKind are the labels of what is counted for each kind of request.
 var perKind = []string{"site", "endpoint", "prefix", "connection_point", "proof", "class"}
 
+// perPoint are the labels of what is told of a connection point.
+var perPoint = []string{"site", "connection_point"}
+
 // The metrics of a gateway. docs/metrics.md is made of them.
 var (
 	mRequests      = metric("requests_total", meter.Counter, "Requests that are over.", perKind...)
@@ -23,14 +26,18 @@ var (
 	mConnections   = metric("client_connections", meter.Gauge, "Connections of clients that are open.")
 	mShed          = metric("shed_connections_total", meter.Counter, "Connections closed before the handshake, since there were too many.")
 	mHandshakes    = metric("handshake_errors_total", meter.Counter, "TLS handshakes that clients did not finish.")
+	mHandshakeFull = metric("handshakes_shed_total", meter.Counter, "Connections closed since their handshake could not begin in time.")
 	mRepeated      = metric("repeated_requests_total", meter.Counter, "Requests that were sent inward a second time.")
 	mAborted       = metric("aborted_requests_total", meter.Counter, "Requests that ended without their whole answer.")
 	mManifests     = metric("manifests_total", meter.Counter, "Content manifests given.")
-	mChannels      = metric("channels", meter.Gauge, "Connections that a connection point holds open.", "connection_point")
-	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on a connection point's channels.", "connection_point")
-	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", "connection_point")
+	mChannels      = metric("channels", meter.Gauge, "Connections that a connection point holds open.", perPoint...)
+	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on a connection point's channels.", perPoint...)
+	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", perPoint...)
 	mWaiting       = metric("waiting_requests", meter.Gauge, "Requests that wait for a connection point.")
-	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.")
+	mWaitingBytes  = metric("waiting_bytes", meter.Gauge, "Bytes of memory that requests hold which wait for a connection point.")
+	mWaitRefused   = metric("waiting_refused_total", meter.Counter, "Requests that could not wait for a connection point, since too much waited.")
+	mWaitExpired   = metric("waiting_expired_total", meter.Counter, "Requests for which no connection point came in time.")
+	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.", "site")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
 	mBudget        = metric("budget_bytes", meter.Gauge, "Bytes that may be sent to clients in the budget's window.")
@@ -64,6 +71,7 @@ func (g *Gateway) gather(e *meter.Emit) {
 	n(mUpgraded, &g.counts.upgraded)
 	n(mShed, &g.counts.shed)
 	n(mHandshakes, &g.counts.handshakeErrors)
+	n(mHandshakeFull, &g.counts.handshakesFull)
 	n(mRepeated, &g.counts.repeated)
 	n(mAborted, &g.counts.aborted)
 	n(mManifests, &g.counts.manifests)
@@ -73,30 +81,40 @@ func (g *Gateway) gather(e *meter.Emit) {
 	})
 	e.Value(mLogged, float64(g.requestLog.Written()))
 	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
-	waiting := g.gate.waiting.Load()
-	if ed := g.edge.Load(); ed != nil {
-		for _, r := range ed.routes {
-			if r.gate != nil {
-				waiting += r.gate.waiting.Load()
-			}
-		}
+	waiting := g.gate.Waiting()
+	for _, site := range g.sites {
+		waiting += site.gather(e)
 	}
-	e.Value(mGateInside, float64(g.gate.inside.Load()))
+	e.Value(mGateInside, float64(g.gate.Inside()))
 	e.Value(mGateWaiting, float64(waiting))
 	e.Value(mMemoryStep, float64(g.memory.level()))
 	e.Value(mMemoryEnded, float64(g.memory.ended.Load()))
 	e.Value(mConnections, float64(len(g.clients.slots)))
-	e.Value(mWaiting, float64(g.points.waiting.Load()))
-	e.Value(mPublication, float64(g.version()))
-	for name, r := range g.points.rows() {
-		e.Value(mChannels, float64(r.Channels), name)
-		e.Value(mChannelFlight, float64(r.InFlight), name)
-		e.Value(mChannelTrip, r.RoundTrip/1000, name)
+	n(mWaiting, &g.waiting.requests)
+	n(mWaitingBytes, &g.waiting.bytes)
+	n(mWaitRefused, &g.waiting.refused)
+	n(mWaitExpired, &g.waiting.expired)
+}
+
+// gather tells how one site stands, and gives how many requests wait at its
+// routes' gates.
+func (s *served) gather(e *meter.Emit) (waiting int64) {
+	e.Value(mPublication, float64(s.version()), s.code)
+	for name, r := range s.points.rows() {
+		e.Value(mChannels, float64(r.Channels), s.code, name)
+		e.Value(mChannelFlight, float64(r.InFlight), s.code, name)
+		e.Value(mChannelTrip, r.RoundTrip/1000, s.code, name)
 	}
+	if ed := s.edge.Load(); ed != nil {
+		for _, r := range ed.routes {
+			waiting += r.gate.Waiting()
+		}
+	}
+	return waiting
 }
 
 func (g *Gateway) gatherAccounts(e *meter.Emit) {
-	names := g.points.slotNames()
+	names := g.slots.names()
 	for _, ep := range g.accounts.all() {
 		ep.each(func(slot, proof, class int, t meter.Traffic) {
 			labels := []string{ep.site, ep.name, ep.prefix, names[slot], proofNames[proof], classNames[class]}
