@@ -45,6 +45,7 @@ type Config struct {
 	Drain       time.Duration        `json:"drain"`        // for requests under way when told to stop; 0: 20 s
 	BetterEvery time.Duration        `json:"better_every"` // how often a better way than the one in use is tried again; 0: 10 min
 	Proxy       Proxy                `json:"proxy"`        // web proxy towards the gateways
+	Origins     OriginConfig         `json:"origins"`      // what each server is sent at most
 
 	Log *slog.Logger     `json:"-"` // nil is silent
 	Now func() time.Time `json:"-"` // nil: time.Now
@@ -109,7 +110,10 @@ func New(c Config) (*Point, error) {
 	if c.StateDir == "" || c.Map == "" {
 		return nil, fmt.Errorf("connection point: state_dir and map have to be set: %w", cmg.ErrInvalid)
 	}
-	if p.pool, err = newUpstreams(p.identity, c.Targets); err != nil {
+	if p.cfg.Origins, err = c.Origins.withDefaults(); err != nil {
+		return nil, fmt.Errorf("connection point: %w", err)
+	}
+	if p.pool, err = newUpstreams(p.identity, p.cfg); err != nil {
 		return nil, fmt.Errorf("connection point: targets: %w", err)
 	}
 	if p.outer, err = auth.NewOuter(p.identity, c.Proxy.Roots); err != nil {
@@ -206,6 +210,7 @@ func (p *Point) Run(ctx context.Context) error {
 	p.log.Info("connection point is up", "name", p.cfg.Name, "gateways", p.cfg.Gateways)
 	wg.Go(func() { p.maps.follow(ctx) })
 	wg.Go(func() { p.pool.tend(ctx) })
+	wg.Go(func() { p.pool.mend(ctx) })
 	wg.Go(func() { p.traffic.run(ctx) })
 	lctx, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the requests
 	defer stopLog()
@@ -230,6 +235,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("in_flight", func() any { return p.active.Load() })
 	p.health.Publish("failed", func() any { return p.failed.Load() })
 	p.health.Publish("traffic", p.traffic.status)
+	p.health.Publish("targets", func() any { return p.pool.originRows() })
 	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))
 	p.health.Publish("map", func() any { return p.maps.status() })
 	p.health.Publish("gateways", func() any {

@@ -40,6 +40,7 @@ type mapping struct {
 	prefix string // in lower case
 	target *target
 	base   string // path of the target that takes the prefix's place
+	class  cmg.Class
 	rows   []*row // of the traffic, by the gateway's place
 }
 
@@ -53,6 +54,16 @@ func (t *table) match(path []byte) *mapping {
 		}
 	}
 	return nil
+}
+
+// classOf is that of the route with the mapping's prefix.
+func classOf(prefix string, routes []cmg.Route) cmg.Class {
+	for _, r := range routes {
+		if strings.EqualFold(r.Prefix, prefix) {
+			return r.Class
+		}
+	}
+	return cmg.ClassPolicy
 }
 
 func foldEqual(b []byte, low string) bool {
@@ -121,7 +132,7 @@ func (m *maps) take(raw []byte) error {
 		if err != nil {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
-		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base,
+		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base, class: classOf(e.Prefix, pub.Routes),
 			rows: m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
 	}
 	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/h1"
 	"github.com/opencmg/cmg/meter"
 )
@@ -71,7 +72,9 @@ type relay struct {
 	method  []byte
 	id      string
 	length  int64
-	upgrade []byte // protocols that the client offers to go on with; its memory is used again
+	upgrade []byte     // protocols that the client offers to go on with; its memory is used again
+	entered time.Time  // when the server had room, while the head is waited for and that time matters
+	inside  *gate.Gate // the server's, while the request holds a place there
 	bill
 }
 
@@ -110,7 +113,7 @@ func (r *relay) serve(j job) error {
 	r.upgrade = append(r.upgrade[:0], r.req.Upgrade...)
 	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
-	return r.exchange(st, m.target)
+	return r.through(st, m)
 }
 
 // targetOf puts the target's base in the prefix's place.
@@ -172,7 +175,11 @@ func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error
 		}
 	})
 	defer st.Notify(nil)
-	return t.dial(ctx)
+	c, err := t.dial(ctx)
+	if st.Err() == nil { // else nobody knows
+		t.reached(err)
+	}
+	return c, err
 }
 
 // once tries one connection. again says that it was stale and another may be
@@ -216,7 +223,11 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 		c.raw.Close()
 		return true, nil
 	}
+	if err == nil {
+		r.heard(t)
+	}
 	if err == nil && r.res.Status == http.StatusSwitchingProtocols {
+		r.leave() // it stays for as long as the client likes
 		err = r.carry(st, c)
 	} else if err == nil {
 		err = r.answer(st, c)

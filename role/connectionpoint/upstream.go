@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -24,6 +25,9 @@ type target struct {
 	address string // host:port to dial
 	host    string // for the Host field
 	tls     *tls.Config
+	origin
+	most   int64          // failures in a row; -1: any number
+	broken chan<- *target // takes it when there were as many
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -69,15 +73,21 @@ const (
 // upstreams holds one target for each scheme and address, for the life of
 // the connection point: a new map does not drop connections.
 type upstreams struct {
-	own *tls.Config            // for servers that are not listed
-	tls map[string]*tls.Config // by scheme://host:port
+	own     *tls.Config            // for servers that are not listed
+	tls     map[string]*tls.Config // by scheme://host:port
+	log     *slog.Logger
+	origins OriginConfig
+	broken  chan *target
+	mending sync.WaitGroup
+
 	mu  sync.Mutex
 	all map[string]*target
 }
 
-func newUpstreams(id *auth.Identity, targets []Target) (*upstreams, error) {
-	u := &upstreams{own: id.Client(), tls: map[string]*tls.Config{}, all: map[string]*target{}}
-	for _, t := range targets {
+func newUpstreams(id *auth.Identity, c Config) (*upstreams, error) {
+	u := &upstreams{own: id.Client(), tls: map[string]*tls.Config{}, log: c.Log, origins: c.Origins,
+		broken: make(chan *target, 64), all: map[string]*target{}}
+	for _, t := range c.Targets {
 		key, _, err := splitTarget(t.URL)
 		if err != nil {
 			return nil, err
@@ -124,7 +134,8 @@ func (u *upstreams) target(s string) (*target, string, error) {
 		return t, base, nil
 	}
 	scheme, address, _ := strings.Cut(key, "://")
-	t := &target{address: address, host: address}
+	t := &target{address: address, host: address, most: u.origins.Failures, broken: u.broken}
+	t.origin.begin(u.origins)
 	host, port, _ := net.SplitHostPort(address)
 	if port == map[string]string{"http": "80", "https": "443"}[scheme] {
 		t.host = host

@@ -47,7 +47,7 @@ type exchange struct {
 	started  time.Time
 	bill     bill
 	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
-	share    share // of its connection point's load
+	share    share  // of its connection point's load
 
 	gone   atomic.Bool // see abandon
 	stream atomic.Pointer[channel.Stream]
