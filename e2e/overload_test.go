@@ -120,33 +120,59 @@ func memory(t *testing.T, pid int) int64 {
 }
 
 // TestBeyondCapacity saturates a server that has room for eight, then offers
-// twice as much: what is answered stays, the rest is told to come again.
+// twice as much: what is answered stays, the rest is told to come again. Then
+// it does so with a server that is never busy, so that the processors are
+// what is short: twice the clients.
 func TestBeyondCapacity(t *testing.T) {
 	room := make(chan struct{}, 8)
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		room <- struct{}{}
 		time.Sleep(20 * time.Millisecond)
 		<-room
 		io.WriteString(w, "done")
 	}))
-	defer origin.Close()
-	l := startLab(t, "--map", "/shop="+origin.URL)
+	defer busy.Close()
+	quick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "done") }))
+	defer quick.Close()
+	l := startLab(t, "--map", "/busy="+busy.URL, "--map", "/quick="+quick.URL)
 	l.withSettings(map[string]string{"CMG_CONNECTION_POINT_ORIGINS_LIMIT": "8"}, "connection-point-1", "connection-point-2")
-	c, url, d := l.client(true), l.env["CMG_URL"]+"/shop/x", 3*time.Second
+	c, d := l.client(true), 3*time.Second
+	c.Transport.(*http.Transport).MaxIdleConnsPerHost = 1000 // requests are what is to be too many, not handshakes
 	if long() {
 		d = 20 * time.Second
 	}
-	best := 0.0
-	for round := range 3 {
-		var peak, double outcome
-		peak.closed(c, url, "", 24, 0, d)
-		offered := 2 * float64(peak.good.Load()) / d.Seconds()
+	rate := func(o *outcome, f func()) float64 {
 		began := time.Now()
-		double.open(t.Context(), c, url, "", offered, d)
-		ratio := float64(double.good.Load()) / time.Since(began).Seconds() / (float64(peak.good.Load()) / d.Seconds())
-		t.Logf("round %d: peak %v; offered twice as much: %v; ratio %.2f", round+1, &peak, &double, ratio)
+		f()
+		return float64(o.good.Load()) / time.Since(began).Seconds()
+	}
+	t.Run("server", func(t *testing.T) {
+		bestOfThree(t, func(peak, double *outcome) float64 {
+			url := l.env["CMG_URL"] + "/busy/x"
+			most := rate(peak, func() { peak.closed(c, url, "", 24, 0, d) })
+			return rate(double, func() { double.open(t.Context(), c, url, "", 2*most, d) }) / most
+		})
+	})
+	t.Run("processors", func(t *testing.T) {
+		bestOfThree(t, func(peak, double *outcome) float64 {
+			url := l.env["CMG_URL"] + "/quick/x"
+			most := rate(peak, func() { peak.closed(c, url, "", 32, 0, d) })
+			return rate(double, func() { double.closed(c, url, "", 64, 0, d) }) / most
+		})
+	})
+}
+
+// bestOfThree wants that at twice the load nine tenths of the peak are
+// answered, in one round of three, and everybody told in all of them. round
+// gives the ratio.
+func bestOfThree(t *testing.T, round func(peak, double *outcome) float64) {
+	best := 0.0
+	for range 3 {
+		var peak, double outcome
+		ratio := round(&peak, &double)
+		t.Logf("peak: %v; twice the load: %v; ratio %.2f", &peak, &double, ratio)
 		if peak.good.Load() == 0 || double.other.Load()+peak.other.Load() > 0 {
-			t.Errorf("round %d: not every client was told", round+1)
+			t.Error("not every client was told")
 		}
 		if best = max(best, ratio); best >= 0.9 && !long() {
 			break
@@ -163,7 +189,7 @@ func TestBeyondCapacity(t *testing.T) {
 func TestSlowServer(t *testing.T) {
 	clients, d, pause := 400, 12*time.Second, time.Second
 	if long() {
-		clients, d, pause = 5000, 2*time.Minute, 5*time.Second
+		clients, d, pause = 5000, time.Minute, 5*time.Second
 	}
 	turn := make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())

@@ -74,7 +74,7 @@ type origin struct {
 
 func (o *origin) begin(c OriginConfig) {
 	if c.Limit > 0 {
-		o.gate = gate.New(gate.Config{Limit: c.Limit, Queue: c.Queue, Patience: c.Wait})
+		o.gate = gate.New(gate.Config{Limit: c.Limit, Reserve: true, Queue: c.Queue, Patience: c.Wait})
 	}
 	if c.Adaptive {
 		o.adapter = gate.NewAdapter(o.gate, fewest, c.Limit, c.Slow)

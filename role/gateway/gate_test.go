@@ -140,6 +140,11 @@ func TestRouteLimit(t *testing.T) {
 		}
 	}
 	eventually(t, "two are inward", func() bool { return in.streams.Load() == 2 })
+	w := newRecorder()
+	r.gw.health.Handler().ServeHTTP(w, must[*http.Request](t)(http.NewRequest("GET", "/metrics", nil)))
+	if want := `cmg_gateway_gate_refused_requests_total{gate="route",reason="full"} 2`; !strings.Contains(w.b.String(), want) {
+		t.Errorf("metrics lack %s", want)
+	}
 	in.publish(r.site.publication(t, 2, route)) // those inside still count
 	close(release)
 	for range 18 {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"sync/atomic"
 
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/meter"
 )
 
@@ -46,6 +47,7 @@ var (
 	mBudgetCut     = metric("budget_cut_answers_total", meter.Counter, "Answers that were broken off when the budget was used up.")
 	mGateInside    = metric("admitted_requests", meter.Gauge, "Requests inward, of max_requests.")
 	mGateWaiting   = metric("queued_requests", meter.Gauge, "Requests that wait for one of max_requests, or of a route's max_concurrent.")
+	mGateRefused   = metric("gate_refused_requests_total", meter.Counter, "Requests that max_requests (all) or a route's max_concurrent (route) turned away: nobody more could wait (full), or there was no room in time (late).", "gate", "reason")
 	mMemoryStep    = metric("memory_step", meter.Gauge, "How short memory is: 0 fine, 1 from 85 % of the limit, 2 from 92 %, 3 from 95 %.")
 	mMemoryEnded   = metric("memory_ended_requests_total", meter.Counter, "Parked requests that were ended to give memory back.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
@@ -81,12 +83,17 @@ func (g *Gateway) gather(e *meter.Emit) {
 	})
 	e.Value(mLogged, float64(g.requestLog.Written()))
 	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
-	waiting := g.gate.Waiting()
+	routes := gate.Stats{}
 	for _, site := range g.sites {
-		waiting += site.gather(e)
+		site.gather(e, &routes)
 	}
-	e.Value(mGateInside, float64(g.gate.Inside()))
-	e.Value(mGateWaiting, float64(waiting))
+	all := g.gate.Stats()
+	for name, s := range map[string]gate.Stats{"all": all, "route": routes} {
+		e.Value(mGateRefused, float64(s.Full), name, "full")
+		e.Value(mGateRefused, float64(s.Late), name, "late")
+	}
+	e.Value(mGateInside, float64(all.Inside))
+	e.Value(mGateWaiting, float64(all.Waiting+routes.Waiting))
 	e.Value(mMemoryStep, float64(g.memory.level()))
 	e.Value(mMemoryEnded, float64(g.memory.ended.Load()))
 	e.Value(mConnections, float64(len(g.clients.slots)))
@@ -96,9 +103,8 @@ func (g *Gateway) gather(e *meter.Emit) {
 	n(mWaitExpired, &g.waiting.expired)
 }
 
-// gather tells how one site stands, and gives how many requests wait at its
-// routes' gates.
-func (s *served) gather(e *meter.Emit) (waiting int64) {
+// gather tells how one site stands, and adds up its routes' gates.
+func (s *served) gather(e *meter.Emit, sum *gate.Stats) {
 	e.Value(mPublication, float64(s.version()), s.code)
 	for name, r := range s.points.rows() {
 		e.Value(mChannels, float64(r.Channels), s.code, name)
@@ -107,10 +113,12 @@ func (s *served) gather(e *meter.Emit) (waiting int64) {
 	}
 	if ed := s.edge.Load(); ed != nil {
 		for _, r := range ed.routes {
-			waiting += r.gate.Waiting()
+			if r.gate != nil {
+				g := r.gate.Stats()
+				sum.Waiting, sum.Full, sum.Late = sum.Waiting+g.Waiting, sum.Full+g.Full, sum.Late+g.Late
+			}
 		}
 	}
-	return waiting
 }
 
 func (g *Gateway) gatherAccounts(e *meter.Emit) {
