@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/blob"
+	"github.com/opencmg/cmg/content"
 	"github.com/opencmg/cmg/role/gateway"
 )
 
@@ -31,25 +32,38 @@ cmg site issue gateway --name gateway-1 --host gw.example.com`,
 	}.command(a)
 }
 
-// newGateway makes a gateway with its links to the content store.
-func newGateway(c gateway.Config, log *slog.Logger) (*gateway.Gateway, error) {
+// newGateway makes a gateway with its links to the sites' content stores.
+func newGateway(c gateway.Config, log *slog.Logger) (_ *gateway.Gateway, err error) {
 	c.Log = log
-	if c.Content.URL != "" {
-		key, err := blob.LoadKey(c.Content.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("gateway: content: %w", err)
+	if c.Links, err = linksOf(c.Content); err != nil {
+		return nil, fmt.Errorf("gateway: content: %w", err)
+	}
+	for i := range c.Sites {
+		if c.Sites[i].Links, err = linksOf(c.Sites[i].Content); err != nil {
+			return nil, fmt.Errorf("gateway: sites: entry %d: content: %w", i+1, err)
 		}
-		settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Content.Roots})
-		if err != nil {
-			return nil, fmt.Errorf("gateway: content: %w", err)
-		}
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.TLSClientConfig = settings
-		links, err := blob.NewLinked(blob.LinkedConfig{URL: c.Content.URL, Key: key, Client: &http.Client{Transport: transport}})
-		if err != nil {
-			return nil, fmt.Errorf("gateway: content: %w", err)
-		}
-		c.Links = links
 	}
 	return gateway.New(c)
+}
+
+// linksOf makes the links to one content store; nil: there is none.
+func linksOf(c gateway.ContentConfig) (content.Links, error) {
+	if c.URL == "" {
+		return nil, nil
+	}
+	key, err := blob.LoadKey(c.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Roots})
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = settings
+	links, err := blob.NewLinked(blob.LinkedConfig{URL: c.URL, Key: key, Client: &http.Client{Transport: transport}})
+	if err != nil {
+		return nil, err
+	}
+	return links, nil
 }

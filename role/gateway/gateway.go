@@ -40,7 +40,7 @@ type Config struct {
 	Certificate    string               `json:"certificate"`     // PEM file: the certificate clients see, with its chain
 	Key            string               `json:"key"`             // PEM file
 	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
-	Sites          []auth.IdentityFiles `json:"sites"`           // issued by each further site that this gateway serves; none: it serves one
+	Sites          []Site               `json:"sites"`           // further ones that this gateway serves; none: it serves one
 	StateDir       string               `json:"state_dir"`       // keeps the last good publication
 	Content        ContentConfig        `json:"content"`         // what main makes Links of
 	Status         string               `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
@@ -54,7 +54,7 @@ type Config struct {
 	Choice         Choice               `json:"choice"`          // of the connection point for a request; empty: round-robin
 	Waiting        WaitingConfig        `json:"waiting"`         // requests that no connection point is there for
 
-	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
+	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content of the first site
 	Log   *slog.Logger     `json:"-"` // nil is silent
 	Now   func() time.Time `json:"-"` // nil: time.Now
 }
@@ -76,7 +76,6 @@ type Gateway struct {
 	sites      []*served // all of them, the first first
 	channel    *tls.Config
 	front      *tls.Config
-	locator    *content.Locator // nil: no content
 	health     *web.Health
 	slots      *pointSlots
 	waiting    *waiting
@@ -117,11 +116,6 @@ func New(c Config) (*Gateway, error) {
 	}
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
-	}
-	if c.Links != nil {
-		if g.locator, err = content.NewLocator(content.LocatorConfig{Links: c.Links, Now: c.Now}); err != nil {
-			return nil, fmt.Errorf("gateway: content: %w", err)
-		}
 	}
 	g.accounts = newAccounts(c.Log, c.MaxCallers)
 	if err := c.AccessLog.Check(); err != nil {

@@ -25,9 +25,14 @@ const manifestTime = 30 * time.Second
 // of the field's clients (cid, iss, alg, st, et) say nothing that the token
 // does not say under its signature.
 //
-// Content is that of the first site: its tokens alone open the store.
+// The site that the token names judges it, and its content it is about.
 func (x *exchange) manifest(ctx context.Context) error {
 	x.site = x.g.served
+	if len(x.g.sites) > 1 {
+		if s := x.shownSite(); s != nil {
+			x.site = s
+		}
+	}
 	e := x.site.edge.Load()
 	if e == nil {
 		return errNotReady()
@@ -42,7 +47,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 	if x.body != nil {
 		return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes no body", nil)
 	}
-	if x.g.locator == nil {
+	if x.site.locator == nil {
 		return cmg.Refuse(404, "CMGService_No_Content", "this gateway serves no content", nil)
 	}
 	claims, err := e.trust.Content(x.evidence.Authorization, x.started)
@@ -64,7 +69,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, manifestTime)
 	defer cancel()
-	doc, err := x.g.locator.Locate(ctx, grant, claims.Expires)
+	doc, err := x.site.locator.Locate(ctx, grant, claims.Expires)
 	var refused *cmg.Refusal
 	if errors.As(err, &refused) {
 		return refused

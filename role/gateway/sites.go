@@ -6,7 +6,17 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/content"
 )
+
+// A Site is a further site whose clients a gateway meets: with what that site
+// issued to it, as Config.Identity is with the first.
+type Site struct {
+	auth.IdentityFiles
+	Content ContentConfig `json:"content"` // what main makes Links of
+
+	Links content.Links `json:"-"` // nil: this gateway serves no content of the site
+}
 
 // A served is one site whose clients this gateway meets: what it published,
 // its connection points, and who this gateway is to it. Nothing of one site
@@ -16,6 +26,7 @@ type served struct {
 	identity *auth.Identity
 	signer   *auth.CallerSigner
 	points   *points
+	locator  *content.Locator     // nil: no content
 	file     string               // in state_dir, keeps the publication
 	edge     atomic.Pointer[edge] // nil until a publication is known
 }
@@ -23,18 +34,18 @@ type served struct {
 // loadSites reads the identities and makes the TLS settings of them.
 func (g *Gateway) loadSites() error {
 	var ids []*auth.Identity
-	for i, files := range append([]auth.IdentityFiles{g.cfg.Identity}, g.cfg.Sites...) {
+	for i, site := range append([]Site{{IdentityFiles: g.cfg.Identity, Links: g.cfg.Links}}, g.cfg.Sites...) {
 		what := "identity"
 		if i > 0 {
 			what = fmt.Sprintf("sites: entry %d", i)
 		}
-		id, err := auth.LoadIdentity(files)
+		id, err := auth.LoadIdentity(site.IdentityFiles)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		name := id.Name()
 		if name.Role != cmg.RoleGateway {
-			return fmt.Errorf("%s: the certificate %s is for the role %q, not %q: %w", what, files.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
+			return fmt.Errorf("%s: the certificate %s is for the role %q, not %q: %w", what, site.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
 		}
 		s := &served{code: name.Site, identity: id, signer: auth.NewCallerSigner(id), file: publicationFile}
 		label := ""
@@ -42,6 +53,11 @@ func (g *Gateway) loadSites() error {
 			s.file, label = "publication."+name.Site+".jws", name.Site+"/"
 		}
 		s.points = g.newPoints(label)
+		if site.Links != nil {
+			if s.locator, err = content.NewLocator(content.LocatorConfig{Links: site.Links, Now: g.cfg.Now}); err != nil {
+				return fmt.Errorf("%s: content: %w", what, err)
+			}
+		}
 		g.sites, ids = append(g.sites, s), append(ids, id)
 	}
 	sites, err := auth.NewSites(ids...)

@@ -16,7 +16,9 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/blob"
 	"github.com/opencmg/cmg/channel"
+	"github.com/opencmg/cmg/content"
 )
 
 // secondSite is a site with authorities, keys and a signer of its own.
@@ -31,7 +33,7 @@ func shared(t testing.TB) (Config, *site) {
 	if err := errors.Join(own.Save(f.Certificate, f.Key), os.WriteFile(f.Roots, pemOf(two.roots), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	c.Sites = []auth.IdentityFiles{f}
+	c.Sites = []Site{{IdentityFiles: f}}
 	return c, two
 }
 
@@ -91,7 +93,6 @@ func TestSites(t *testing.T) {
 			{"nobody", "/any/x", "", nil, "CMGService_Authentication_Required CMGService_Client_Certificate_Required"},
 			{"lapsed token of two", "/any/x", two.token(t, auth.TokenSession, -2*time.Hour, -time.Hour), nil, "CMGService_Invalid_Token_Expired"},
 			{"lapsed certificate of two", "/any/x", "", &two.lapsed, "CMGService_Certificate_Expired"},
-			{"content token of two", cmg.ManifestPath + "?pid=LAB00001", two.session(t), nil, "CMGService_No_Content"},
 		} {
 			client, req := r.client(q.cert, h2), r.request("GET", q.path, nil)
 			if q.token != "" {
@@ -163,7 +164,7 @@ func TestSitesApart(t *testing.T) {
 	if a, b := again.gw.sites[0].version(), again.gw.sites[1].version(); a != 5 || b != 9 {
 		t.Errorf("after a restart versions %d and %d", a, b)
 	}
-	c.Sites = append(c.Sites, c.Identity)
+	c.Sites = append(c.Sites, Site{IdentityFiles: c.Identity})
 	if _, err := New(c); !errors.Is(err, cmg.ErrInvalid) || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("a site that stands twice: %v", err)
 	}
@@ -187,6 +188,46 @@ func TestSitesAreTold(t *testing.T) {
 			if !strings.Contains(w.b.String(), want) {
 				t.Errorf("%s lacks %s:\n%s", path, want, w.b.String())
 			}
+		}
+	}
+}
+
+// TestSitesContent: each site's content token opens its own site's store.
+func TestSitesContent(t *testing.T) {
+	t.Parallel()
+	c, two := shared(t)
+	store := func(text string) (*blob.Disk, cmg.Digest) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "setup.exe"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := must[*blob.Disk](t)(blob.NewDisk(blob.DiskConfig{Dir: t.TempDir(), URL: "https://" + text + ".cmg.test", Key: noise(32)}))
+		_, digest, err := content.Add(t.Context(), d, dir, content.AddOptions{Package: "PKG00001", Version: 1, Name: "tools"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, digest
+	}
+	first, digestOne := store("one")
+	second, digestTwo := store("two")
+	c.Links, c.Sites[0].Links = first, second
+	r := run(t, c)
+	r.connect("cp-1", echo).publish(r.site.publication(t, 1))
+	r.of(two).connect("cp-1", echo).publish(two.publication(t, 1))
+	for _, q := range []struct {
+		by   *site
+		of   cmg.Digest
+		want string
+	}{
+		{r.site, digestOne, "https://one.cmg.test"}, {two, digestTwo, "https://two.cmg.test"},
+		{r.site, digestTwo, content.CodeMismatch}, {two, digestOne, content.CodeMismatch},
+	} {
+		token := must[string](t)(q.by.keys.Issue(auth.Claims{Kind: auth.TokenContent, Site: q.by.code, Device: deviceID, Expires: time.Now().Add(time.Hour),
+			Packages: []cmg.PackageGrant{{Package: "PKG00001", Version: 1, Manifest: q.of}}}))
+		req := r.request("GET", cmg.ManifestPath+"?pid=PKG00001", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		if resp, body := do(t, r.client(nil, false), req); !strings.Contains(string(body)+resp.Header.Get("CMG-Refusal"), q.want) {
+			t.Errorf("%s: %s %s, want %s", q.by.code, resp.Status, body, q.want)
 		}
 	}
 }
