@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,7 +48,7 @@ func TestSharedGateway(t *testing.T) {
 
 management_point:
 `, l.base+40, l.base+41, l.base+46))
-	stop := runSite(t, filepath.Join(two, "cmg.yaml"))
+	stop := l.runSite(filepath.Join(two, "cmg.yaml"), inside)
 
 	client := l.client(false)
 	get := func(path, token string) string {
@@ -103,7 +104,7 @@ management_point:
 	stop()
 	want("/shop/x", "TWO", "CMGService_NoConnectionPoint")
 	want("/shop/x", "LAB", "the lab's")
-	stop = runSite(t, filepath.Join(two, "cmg.yaml"))
+	stop = l.runSite(filepath.Join(two, "cmg.yaml"), inside)
 	l.until("the second site is back", func() error {
 		if got := get("/shop/x", tokens["TWO"]); got != "the second's" {
 			return fmt.Errorf("%q", got)
@@ -128,8 +129,10 @@ func extend(t *testing.T, file, part, text string) {
 	}
 }
 
-// runSite runs the inside of a site until the function it gives is called.
-func runSite(t *testing.T, config string) (stop func()) {
+// runSite runs the inside of a site, whose management point listens at an
+// address, until the function it gives is called.
+func (l *lab) runSite(config, address string) (stop func()) {
+	t := l.t
 	t.Helper()
 	b, err := built()
 	if err != nil {
@@ -153,5 +156,12 @@ func runSite(t *testing.T, config string) (stop func()) {
 		}
 	}
 	t.Cleanup(stop)
+	l.until("the management point listens", func() error {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
 	return stop
 }

@@ -30,9 +30,9 @@ func (c Choice) check() error {
 // needs it: requests that wait for their answer's head, long polls not among
 // them, and a moving average of how long such a request takes.
 //
-// A request over HTTP/1.1 that is parked gives its share back. One over
-// HTTP/2 is never parked: requests are counted by when they came, and what
-// came too long ago is forgotten, without a timer for each.
+// Which request is a long poll shows in time only: requests are counted by
+// when they came, and what came too long ago is forgotten, without a timer
+// for each. (A request is parked much sooner, when it holds no buffers.)
 type pointLoad struct {
 	came    [moments]atomic.Uint64 // moment<<32 + requests that came in it and wait still
 	latency atomic.Int64           // nanoseconds

@@ -55,7 +55,6 @@ func (c *client) parkUntil(st *channel.Stream) error {
 		}
 	})
 	c.rd.Release()
-	c.x.share.end(false)
 	c.g.counts.parked.Add(1)
 	err := c.rd.Wait()
 	c.g.counts.parked.Add(-1)

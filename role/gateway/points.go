@@ -177,7 +177,7 @@ type pointRow struct {
 	InFlight  int     `json:"in_flight"`
 	Requests  int64   `json:"requests"`
 	RoundTrip float64 `json:"round_trip_ms"`
-	Short     int64   `json:"short_requests,omitempty"` // in flight and not parked; counted where the choice needs it
+	Short     int64   `json:"short_requests,omitempty"` // in flight, long polls apart; counted where the choice needs it
 	Latency   float64 `json:"latency_ms,omitempty"`     // moving average of them
 }
 
