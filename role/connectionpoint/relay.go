@@ -1,7 +1,6 @@
 package connectionpoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -159,28 +158,6 @@ var (
 	errMoreBody = errors.New("more body than the head says")
 	errLessBody = errors.New("less body than the head says")
 )
-
-// connect gives an idle connection, unless fresh, or makes a new one.
-func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error) {
-	if !fresh {
-		if c := t.get(!safe(r.method)); c != nil {
-			return c, nil
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	st.Notify(func() { // nobody waits for it any more
-		if st.Err() != nil {
-			cancel()
-		}
-	})
-	defer st.Notify(nil)
-	c, err := t.dial(ctx)
-	if st.Err() == nil { // else nobody knows
-		t.reached(err)
-	}
-	return c, err
-}
 
 // once tries one connection. again says that it was stale and another may be
 // tried.

@@ -237,6 +237,28 @@ func (t *target) drop(now time.Time) {
 	}
 }
 
+// connect gives an idle connection, unless fresh, or makes a new one.
+func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error) {
+	if !fresh {
+		if c := t.get(!safe(r.method)); c != nil {
+			return c, nil
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	st.Notify(func() { // nobody waits for it any more
+		if st.Err() != nil {
+			cancel()
+		}
+	})
+	defer st.Notify(nil)
+	c, err := t.dial(ctx)
+	if st.Err() == nil { // else nobody knows
+		t.reached(err)
+	}
+	return c, err
+}
+
 // dial makes a new connection. The name is looked up anew each time.
 func (t *target) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamDial)
