@@ -28,7 +28,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 STORIES     := $(if $(wildcard e2e/*_test.go),./e2e/...)
 
-.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench cross clean
+.PHONY: help build lab test needs check vet staticcheck format house unit e2e fuzz bench microbench pgo cross clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -97,6 +97,15 @@ bench: build ## W1-W6 on the built binary beside other gateways; PEERS, WORK, RO
 	$(GO) build -o $(BIN)/bench ./bench
 	eval "$$(GO='$(GO)' bench/install.sh bench/cache)"; CMG="$${CMG:-$(BIN)/cmg}" \
 	$(BIN)/bench run -peers '$(PEERS)' -wl '$(WORK)' -rounds $(ROUNDS) -d $(LENGTH) -results bench/results $(ARGS)
+
+# The compiler looks at cmd/cmg/default.pgo by itself. None is kept: to build
+# every package again by it costs a minute of CPU for each system, and no gain
+# was seen beyond what the bench's figures vary by.
+pgo: build ## cmd/cmg/default.pgo from the bench, for a profile-guided build
+	$(GO) build -o $(BIN)/bench ./bench
+	rm -rf $(BIN)/pgo && mkdir -p $(BIN)/pgo
+	CMG='$(BIN)/cmg' CMG_CPU_PROFILE='$(BIN)/pgo' $(BIN)/bench run -peers cmg -wl w1,w1h2,w1h2m,w2,w3,w3u,w4,w4r -rounds 1 -d 4s
+	$(GO) tool pprof -proto -output cmd/cmg/default.pgo $(BIN)/pgo/*.pprof
 
 microbench: ## every benchmark of a package, BENCH chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...

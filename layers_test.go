@@ -31,17 +31,18 @@ var layers = map[string]string{
 	"cloud":                "azure",
 	"meter":                "",
 	"gate":                 "",
+	"handover":             "",
 	"content":              "blob web",
 	"role/agent":           "auth web ccm bits wusp content blob",
-	"role/gateway":         "auth web meter gate content channel h1",
-	"role/connectionpoint": "auth web meter gate channel h1",
-	"role/managementpoint": "auth web ccm bits content site",
+	"role/gateway":         "auth web handover meter gate content channel h1",
+	"role/connectionpoint": "auth web handover meter gate channel h1",
+	"role/managementpoint": "auth web handover ccm bits content site",
 	"role/updatepoint":     "auth web wusp content site",
 	"role/console":         "auth web content site",
 	"role/servicepoint":    "auth web site cloud",
 	"cmd/cmg":              "*",
 	"e2e":                  "", // stories told against the built binary
-	"bench":                "auth",
+	"bench":                "auth web",
 }
 
 // testLayers is what the tests of a package may import beyond that, to stand
@@ -63,7 +64,8 @@ var modules = map[string]string{
 	"github.com/coder/websocket":          "channel e2e",
 	"github.com/Azure/go-ntlmssp":         "role/connectionpoint",
 	"github.com/icholy/digest":            "role/connectionpoint",
-	"golang.org/x/sys":                    "blob channel content role/connectionpoint role/gateway cmd/cmg",
+	"golang.org/x/net":                    "role/connectionpoint role/gateway",
+	"golang.org/x/sys":                    "blob channel content handover role/connectionpoint role/gateway cmd/cmg",
 	"github.com/prometheus/client_golang": "meter",
 	"github.com/google/go-cmp":            "tests",
 	"go.uber.org/goleak":                  "tests",

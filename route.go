@@ -34,6 +34,7 @@ type Route struct {
 	Idempotent    bool     `json:"idempotent,omitempty"`     // every method here may be sent twice
 	PassToken     bool     `json:"pass_token,omitempty"`     // the site token that proved the caller goes on to the server; else it stays at the gateway
 	Class         Class    `json:"class,omitempty"`          // what matters more when there is not room for all; empty: policy
+	Waits         bool     `json:"waits,omitempty"`          // requests may wait long for their answer, as notifications do: see MayWait
 	MaxConcurrent int64    `json:"max_concurrent,omitempty"` // requests inward at once, at each gateway instance; 0: no limit
 	Name          string   `json:"name"`                     // for logs and reports, such as "SMS_MP"
 }
@@ -61,6 +62,14 @@ func (r Route) Check() error {
 		return fmt.Errorf("route %q: %w", r.Prefix, err)
 	}
 	return nil
+}
+
+// MayWait says that requests on r may wait long for their answer, so that
+// many should share one connection to the server. Clients' notification
+// channel (…/bgb, …/bgb/handler.ashx) does without being marked.
+func (r Route) MayWait() bool {
+	p := strings.ToLower(r.Prefix)
+	return r.Waits || strings.HasSuffix(p, "/bgb") || strings.HasSuffix(p, "/bgb/handler.ashx")
 }
 
 // A Publication is all a gateway has to know. The site signs it, a connection

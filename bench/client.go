@@ -24,6 +24,7 @@ type client struct {
 	addr, host string
 	fields     string // further header lines, each with its CR LF
 	tls        *tls.Config
+	sources    int // addresses that it comes from
 	dialled    atomic.Uint32
 }
 
@@ -32,7 +33,7 @@ func newClient(addr, ca, header string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	c := &client{addr: addr, host: "localhost", tls: conf}
+	c := &client{addr: addr, host: "localhost", tls: conf, sources: 16}
 	conf.ServerName = c.host
 	conf.MinVersion = tls.VersionTLS13
 	conf.CurvePreferences = []tls.CurveID{tls.X25519}
@@ -46,9 +47,10 @@ func newClient(addr, ca, header string) (*client, error) {
 // patience bounds what is not meant to take long.
 const patience = 20 * time.Second
 
-// dial goes out from 127.0.0.1 to .16 by turns, so that ports do not run out.
+// dial goes out from 127.0.0.1 and those behind it by turns, so that ports do
+// not run out.
 func (c *client) dial() (*tls.Conn, error) {
-	from := net.IPv4(127, 0, 0, byte(1+c.dialled.Add(1)%16))
+	from := net.IPv4(127, 0, 0, byte(1+c.dialled.Add(1)%uint32(c.sources)))
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: patience}
 	conn, err := d.Dial("tcp", c.addr)
 	if err != nil {

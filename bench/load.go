@@ -10,9 +10,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -68,6 +70,7 @@ func loadMain(args []string) error {
 	header := fs.String("H", "", "header line to send along")
 	resume := fs.Bool("resume", false, "resume TLS sessions by ticket")
 	ms := fs.Int("ms", 60000, "")
+	sources := fs.Int("sources", 16, "addresses from 127.0.0.1 on that it comes from")
 	fs.IntVar(&l.conns, "c", 64, "")
 	fs.Float64Var(&l.rate, "r", 2000, "")
 	fs.DurationVar(&l.length, "d", 5*time.Second, "")
@@ -90,6 +93,7 @@ func loadMain(args []string) error {
 	if l.client, err = newClient(*addr, *ca, *header); err != nil {
 		return err
 	}
+	l.sources = *sources
 	if *resume {
 		l.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4096)
 	}
@@ -279,6 +283,7 @@ func (l *load) polls() error {
 	l.start = time.Now()
 	var answered, sent sync.WaitGroup
 	turn := make(chan struct{}, 64) // handshakes at once
+	open := make([]*tls.Conn, l.conns)
 	for i := range l.conns {
 		if w := time.Until(l.start.Add(time.Duration(float64(i) / l.ramp * 1e9))); w > 0 {
 			time.Sleep(w)
@@ -294,6 +299,9 @@ func (l *load) polls() error {
 			<-turn
 			sent.Done()
 			if err == nil {
+				l.mu.Lock()
+				open[i] = t
+				l.mu.Unlock()
 				t.SetDeadline(time.Now().Add(l.hold + 30*time.Second))
 				_, err = readReply(bufio.NewReaderSize(t, 1<<10))
 			}
@@ -304,6 +312,18 @@ func (l *load) polls() error {
 			l.ok.Add(1)
 		})
 	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() { // whoever is not answered by then has failed
+		<-stop
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, t := range open {
+			if t != nil {
+				t.SetDeadline(time.Now())
+			}
+		}
+	}()
 	sent.Wait()
 	fmt.Printf("READY %.2fs err=%d\n", time.Since(l.start).Seconds(), l.bad.Load())
 	answered.Wait()

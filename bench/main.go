@@ -20,6 +20,8 @@ var commands = map[string]func(args []string) error{
 	"calib":   calibMain,
 	"run":     runMain,
 	"report":  reportMain,
+	"scale":   scaleMain,
+	"waits":   waitsMain,
 }
 
 func main() {

@@ -112,7 +112,7 @@ func (r *runner) prepare(out string) (err error) {
 	if err := makeCertificates(certs); err != nil {
 		return err
 	}
-	if r.site, err = makeSite(filepath.Join(r.run, "site"), backend); err != nil {
+	if r.site, err = makeSite(filepath.Join(r.run, "site"), "http://"+backend, 1); err != nil {
 		return err
 	}
 	r.vars = map[string]string{

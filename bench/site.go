@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"text/template"
 	"time"
 
@@ -24,8 +26,9 @@ type site struct {
 
 const siteCode = "BEN"
 
-// makeSite makes it in a new folder, published to the backend.
-func makeSite(dir, backend string) (*site, error) {
+// makeSite makes it in a new folder, published to target, with so many
+// gateways.
+func makeSite(dir, target string, gateways int) (*site, error) {
 	s := &site{dir: dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("site: %w", err)
@@ -37,11 +40,15 @@ func makeSite(dir, backend string) (*site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("site: %w", err)
 	}
-	for name, r := range map[string]auth.CertRequest{
-		"gateway":          {Role: cmg.RoleGateway, DNS: []string{"localhost"}, Server: true, Client: true},
+	requests := map[string]auth.CertRequest{
 		"connection-point": {Role: cmg.RoleConnectionPoint, Client: true},
+		"management-point": {Role: cmg.RoleManagementPoint, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true},
 		"signing":          {Role: cmg.RoleSite, RSA: true},
-	} {
+	}
+	for i := range gateways {
+		requests[gatewayFile(i)] = auth.CertRequest{Role: cmg.RoleGateway, DNS: []string{"localhost"}, Server: true, Client: true}
+	}
+	for name, r := range requests {
 		r.Site, r.Name = siteCode, name+"-1"
 		is, err := ca.Issue(r)
 		if err == nil {
@@ -51,14 +58,22 @@ func makeSite(dir, backend string) (*site, error) {
 			return nil, fmt.Errorf("site: issue %s: %w", name, err)
 		}
 	}
-	return s, s.publish(backend)
+	return s, s.publish(target)
+}
+
+// gatewayFile names the files of one of a site's gateways.
+func gatewayFile(i int) string {
+	if i == 0 {
+		return "gateway"
+	}
+	return "gateway-" + strconv.Itoa(i+1)
 }
 
 func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
 
 // publish writes the map that the connection point reads, and issues the
 // token.
-func (s *site) publish(backend string) error {
+func (s *site) publish(target string) error {
 	keys, err := auth.NewKeyring()
 	if err != nil {
 		return fmt.Errorf("site: %w", err)
@@ -66,8 +81,8 @@ func (s *site) publish(backend string) error {
 	p := cmg.Publication{Version: 1, Site: siteCode, Issued: time.Now(), Keys: keys.PublicKeys()}
 	var m cmg.Map
 	for _, prefix := range []string{"/s", "/p", "/b", "/hold"} {
-		p.Routes = append(p.Routes, cmg.Route{Prefix: prefix, Name: "bench" + prefix, Methods: []string{"GET", "POST"}, Proofs: []cmg.Proof{cmg.ProofToken}, MaxBody: 64 << 30})
-		m.Mappings = append(m.Mappings, cmg.Mapping{Prefix: prefix, Target: "http://" + backend + prefix})
+		p.Routes = append(p.Routes, cmg.Route{Prefix: prefix, Name: "bench" + prefix, Methods: []string{"GET", "POST"}, Proofs: []cmg.Proof{cmg.ProofToken}, MaxBody: 64 << 30, Waits: prefix == "/hold"})
+		m.Mappings = append(m.Mappings, cmg.Mapping{Prefix: prefix, Target: target + prefix})
 	}
 	id, err := auth.LoadIdentity(auth.IdentityFiles{Certificate: s.file("signing.crt"), Key: s.file("signing.key"), Roots: s.file("roots.crt")})
 	if err != nil {

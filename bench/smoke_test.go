@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,14 +26,7 @@ func TestMain(m *testing.M) {
 // TestSmoke measures each kind of work for a moment, with our own load, so
 // that the harness cannot rot: no figure is judged, but nothing may fail.
 func TestSmoke(t *testing.T) {
-	binary := os.Getenv("CMG_BINARY")
-	if binary == "" {
-		binary = filepath.Join(t.TempDir(), "cmg")
-		if out, err := exec.Command("go", "build", "-o", binary, "../cmd/cmg").CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
-		}
-	}
-	t.Setenv("CMG", binary)
+	t.Setenv("CMG", builtProduct(t))
 	dir := t.TempDir()
 	lines := filepath.Join(dir, "out.jsonl")
 	r := &runner{dir: ".", run: filepath.Join(dir, "run"), ports: freePorts(t), own: true,
@@ -79,7 +71,7 @@ func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
 		base, free := 20000+rand.IntN(10000), true
-		for _, of := range []int{portBackend, portFront, portChannel, portDelay, portInner, portGatewayStatus, portConnectionPointStatus} {
+		for _, of := range []int{portBackend, portFront, portChannel, portDelay, portInner, portGatewayStatus, portConnectionPointStatus, scaleStatus, scaleFront, scaleFront + 1, scaleChannel, scaleChannel + 1, scaleGateway, scaleGateway + 1} {
 			ln, err := net.Listen("tcp", local(base+of))
 			if err != nil {
 				free = false

@@ -29,6 +29,7 @@ const (
 	framePublish   frameType = 10
 	framePublished frameType = 11
 	frameBlocked   frameType = 12
+	frameKeys      frameType = 13
 )
 
 // flagEnd marks the last frame of a message or of a publication.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // A Gather lies between a TCP connection and the tls.Conn on top of it. It
@@ -17,6 +18,9 @@ type Gather struct {
 	mu   sync.Mutex
 	hold bool
 	out  *[]byte
+	late []byte // see Delay
+
+	wait atomic.Int32 // what late waits for
 }
 
 const (
@@ -40,6 +44,11 @@ func NewGather(c net.Conn, readSize int) *Gather {
 }
 
 func (g *Gather) Read(p []byte) (int, error) {
+	if g.wait.Load() == untilRead {
+		if err := g.settleNow(untilRead); err != nil {
+			return 0, err
+		}
+	}
 	if g.in == nil {
 		return g.Conn.Read(p)
 	}
@@ -49,6 +58,9 @@ func (g *Gather) Read(p []byte) (int, error) {
 func (g *Gather) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.wait.Load() != 0 {
+		return g.writeLate(p)
+	}
 	if !g.hold {
 		return g.Conn.Write(p)
 	}

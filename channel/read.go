@@ -66,7 +66,7 @@ func (s *Session) wants(h header) bool {
 	switch h.kind {
 	case frameData, frameResponse, frameCredit, frameStarted, frameReset, frameBlocked:
 		return s.lookup(h.stream) != nil
-	case frameRequest, framePing, framePong, frameGoAway, framePublish, framePublished:
+	case frameRequest, framePing, framePong, frameGoAway, framePublish, framePublished, frameKeys:
 		return true
 	}
 	return false
@@ -105,6 +105,10 @@ func (s *Session) take(h header, c chunk) error {
 		s.takeGoAway(c.b)
 	case framePublish:
 		err := s.takePublish(h, c.b)
+		c.free()
+		return err
+	case frameKeys:
+		err := s.takeKeys(c.b)
 		c.free()
 		return err
 	case framePublished:
@@ -160,6 +164,7 @@ func (s *Session) takeGoAway(p []byte) {
 	last := binary.BigEndian.Uint32(p)
 	s.away.Store(true)
 	if !s.outside {
+		s.takeAway(string(p[4:]))
 		return
 	}
 	s.cfg.Log.Info("channel is draining", "peer", s.peer.name, "why", cut(string(p[4:])))

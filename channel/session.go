@@ -28,6 +28,9 @@ type Config struct {
 	// Published is called with each publication that arrives whole, one at a
 	// time; its error is told to the inside. Outside only.
 	Published func(version uint64, doc []byte) error
+	// Keys is handed each document of SendKeys. It must return at once and
+	// keeps nothing of doc. Outside only.
+	Keys func(doc []byte)
 	// Version is the version of the publication this end has. Outside only.
 	Version uint64
 	// Acknowledged is told what became of a publication: problem is empty
@@ -72,13 +75,15 @@ type Session struct {
 	open    atomic.Int32 // how many streams there are, for those who need not know exactly
 	err     error        // why the session ended
 	// lastSeen is the highest stream id the outside opened, as the inside saw it.
-	lastSeen uint32
-	draining bool // we sent GOAWAY
-	drained  chan struct{}
-	once     sync.Once
-	ended    chan struct{} // closed with err set
-	mark     atomic.Int64  // what the PING holds whose PONG settle waits for
-	marked   chan struct{}
+	lastSeen  uint32
+	draining  bool // we sent GOAWAY
+	drained   chan struct{}
+	once      sync.Once
+	ended     chan struct{} // closed with err set
+	mark      atomic.Int64  // what the PING holds whose PONG settle waits for
+	marked    chan struct{}
+	asked     chan struct{} // closed when the outside asked for another connection
+	askedOnce sync.Once
 
 	away      atomic.Bool  // the peer sent GOAWAY: open no more streams
 	frames    atomic.Int64 // received
@@ -113,7 +118,7 @@ func begin(c net.Conn, cfg Config, outside bool) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{cfg: cfg, conn: c, outside: outside, peer: theirs,
-		streams: map[uint32]*Stream{}, drained: make(chan struct{}), ended: make(chan struct{}), marked: make(chan struct{}, 1), mail: make(chan publication, 1),
+		streams: map[uint32]*Stream{}, drained: make(chan struct{}), ended: make(chan struct{}), marked: make(chan struct{}, 1), mail: make(chan publication, 1), asked: make(chan struct{}),
 		turn: share{bell: make(chan struct{}, 1)}}
 	s.w = newWriter(c, &s.open)
 	s.pool.Store(poolSize)

@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// TestOnePort takes the channels' own ports away from the connection points:
-// both gateways share one port with their clients, and each connection point
-// finds both there, first by TLS, then by HTTPS alone, and serves requests.
+// TestOnePort moves the channels, which share the clients' port in a lab, by
+// TLS, by HTTPS alone, and to ports of their own: each connection point finds
+// both gateways and serves requests.
 func TestOnePort(t *testing.T) {
 	l := startLab(t)
 	_, port, _ := strings.Cut(strings.TrimPrefix(l.env["CMG_URL"], "https://"), ":")
 	for transport, gateways := range map[string]string{
-		"tcp-tls": "    - service: \"127.0.0.1:" + port + "\"\n      instances: 2\n",
+		"tcp-tls": fmt.Sprintf("    - \"127.0.0.1:%d\"\n    - \"127.0.0.1:%d\"\n", l.base+40, l.base+41),
 		"https":   "    - name: gateway-1\n      https: \"localhost:" + port + "\"\n    - name: gateway-2\n      https: \"localhost:" + port + "\"\n",
 	} {
 		for _, name := range []string{"connection-point-1", "connection-point-2"} {

@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// An origin is a server inside that a story serves byte by byte.
-type origin struct {
+// A rawServer is a server inside that a story serves byte by byte.
+type rawServer struct {
 	net.Listener
 	heads chan string
 }
 
 // serveRaw answers each request, once its head and body are read, with the
 // text that stands behind its path.
-func serveRaw(t *testing.T, answers map[string]string) *origin {
+func serveRaw(t *testing.T, answers map[string]string) *rawServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{ln, make(chan string, 64)}
+	o := &rawServer{ln, make(chan string, 64)}
 	t.Cleanup(func() { ln.Close() })
 	go func() {
 		for {
@@ -43,7 +43,7 @@ func serveRaw(t *testing.T, answers map[string]string) *origin {
 	return o
 }
 
-func (o *origin) serve(c net.Conn, answers map[string]string) {
+func (o *rawServer) serve(c net.Conn, answers map[string]string) {
 	defer c.Close()
 	br := bufio.NewReader(c)
 	for {

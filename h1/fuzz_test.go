@@ -209,3 +209,47 @@ func BenchmarkRequest(b *testing.B) {
 		out = out[:0]
 	}
 }
+
+// FuzzAddPeer checks fields of a response that was not read from text: what
+// is taken gives text that reads the same.
+func FuzzAddPeer(f *testing.F) {
+	for _, s := range [][2]string{{"content-type", "text/plain"}, {"X-A", "b\r\nc: d"}, {"", "x"}, {"connection", "close"}, {"set-cookie", "a=b"}, {"a b", "c"}} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		var r, again Response
+		if err := r.Begin(200, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.AddPeer(name, value); err != nil {
+			return
+		}
+		text, _ := AppendResponse(nil, &r, Framing{Method: []byte("GET")})
+		if err := again.Parse(text, []byte("GET")); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if len(again.Fields) != len(r.Fields) || len(r.Fields) > 1 {
+			t.Fatalf("%q: %d fields, %d", text, len(again.Fields), len(r.Fields))
+		}
+		for _, hop := range []string{"connection", "content-length", "transfer-encoding", "upgrade"} {
+			if strings.EqualFold(name, hop) && len(r.Fields) > 0 {
+				t.Errorf("%q was taken", name)
+			}
+		}
+	})
+}
+
+// TestBeginResponse checks the bounds of what is not read from text.
+func TestBeginResponse(t *testing.T) {
+	var r Response
+	for status, ok := range map[int]bool{99: false, 100: true, 599: true, 600: false, -1: false} {
+		if err := r.Begin(status, Chunked); (err == nil) != ok || ok && (r.Status != status || r.Length != Chunked) {
+			t.Errorf("%d: %v, %+v", status, err, r)
+		}
+	}
+	for i := range MaxFields + 1 {
+		if err := r.AddPeer("x", "y"); (err == nil) != (i < MaxFields) {
+			t.Errorf("field %d: %v", i, err)
+		}
+	}
+}

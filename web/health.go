@@ -1,9 +1,13 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,11 +25,12 @@ type Health struct {
 	checks    map[string]error
 	published map[string]func() any
 	mounted   map[string]http.Handler
+	changed   chan struct{} // closed and replaced when a check changes
 }
 
 // NewHealth makes the health of a role, without a check: ready.
 func NewHealth(role string) *Health {
-	return &Health{role: role, started: time.Now(), checks: map[string]error{}, published: map[string]func() any{}, mounted: map[string]http.Handler{}}
+	return &Health{role: role, started: time.Now(), checks: map[string]error{}, published: map[string]func() any{}, mounted: map[string]http.Handler{}, changed: make(chan struct{})}
 }
 
 // Set says how a check stands: nil is good. A role that has something to
@@ -34,11 +39,35 @@ func (h *Health) Set(check string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.checks[check] = err
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// Await waits until the check is good, or all are where none is named.
+func (h *Health) Await(ctx context.Context, check string) error {
+	for {
+		h.mu.Lock()
+		changed, err := h.changed, h.checks[check]
+		if check == "" {
+			for _, e := range h.checks {
+				err = errors.Join(err, e)
+			}
+		}
+		h.mu.Unlock()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
 }
 
 // Publish puts f's result under name into /status; it has to go into JSON. f
 // is called for each request and may be called by several at once. The names
-// that Health writes itself (role, build, started, uptime_seconds, ready,
+// that Health writes itself (role, process, build, started, uptime_seconds, ready,
 // checks) stay its own.
 func (h *Health) Publish(name string, f func() any) {
 	h.mu.Lock()
@@ -47,7 +76,8 @@ func (h *Health) Publish(name string, f func() any) {
 }
 
 // Mount serves GET and HEAD of path with next, beside what Handler serves
-// itself. It counts for handlers made afterwards.
+// itself; a path behind a method, such as "POST /reload", is served for that
+// method. It counts for handlers made afterwards.
 func (h *Health) Mount(path string, next http.Handler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -82,7 +112,10 @@ func (h *Health) Handler() http.Handler {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for path, next := range h.mounted {
-		mux.Handle("GET "+path, next)
+		if !strings.Contains(path, " ") {
+			path = "GET " + path
+		}
+		mux.Handle(path, next)
 	}
 	return mux
 }
@@ -125,6 +158,7 @@ func (h *Health) status() map[string]any {
 		status[name] = json.RawMessage(b)
 	}
 	status["role"] = h.role
+	status["process"] = os.Getpid()
 	status["build"] = cmg.BuildInfo()
 	status["started"] = h.started.UTC().Truncate(time.Second)
 	status["uptime_seconds"] = int64(time.Since(h.started).Seconds())

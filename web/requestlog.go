@@ -30,7 +30,7 @@ func (c RequestLogConfig) Check() error {
 // role on a request's way with the same rate logs the same ones.
 type RequestLog struct {
 	log              *slog.Logger
-	below            uint64 // an id whose hash is below this is a sample
+	below            atomic.Uint64 // an id whose hash is below this is a sample
 	lines            chan RequestLine
 	written, dropped atomic.Int64
 }
@@ -47,11 +47,18 @@ const pendingLines = 1024
 
 // NewRequestLog makes a RequestLog that writes to l once it runs.
 func NewRequestLog(l *slog.Logger, c RequestLogConfig) *RequestLog {
+	r := &RequestLog{log: Log(l), lines: make(chan RequestLine, pendingLines)}
+	r.Configure(c)
+	return r
+}
+
+// Configure changes which requests are logged from now on.
+func (r *RequestLog) Configure(c RequestLogConfig) {
 	rate := c.Rate
 	if rate == 0 {
 		rate = 0.01
 	}
-	return &RequestLog{log: Log(l), below: uint64(max(0, min(rate, 1)) * (1 << 32)), lines: make(chan RequestLine, pendingLines)}
+	r.below.Store(uint64(max(0, min(rate, 1)) * (1 << 32)))
 }
 
 // Sample says whether a request that went well is to be logged.
@@ -64,7 +71,7 @@ func (r *RequestLog) Sample(id string) bool {
 	// that differs from one id to the next: mix once more.
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
-	return h>>32 < r.below
+	return h>>32 < r.below.Load()
 }
 
 // Put has a line written soon, or drops it.

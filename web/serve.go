@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,8 @@ func Serve(ctx context.Context, srv *http.Server, ln net.Listener, grace time.Du
 	}
 	open := &connections{at: map[net.Conn]connection{}, next: srv.ConnState}
 	srv.ConnState = open.changed
+	var leaving atomic.Bool
+	srv.Handler = parting(srv.Handler, &leaving)
 	served := make(chan error, 1)
 	go func() {
 		if srv.TLSConfig != nil {
@@ -60,6 +63,9 @@ func Serve(ctx context.Context, srv *http.Server, ln net.Listener, grace time.Du
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	leaving.Store(true)
+	ln.Close()
+	open.part(stop, min(parted, grace/2))
 	open.closeSilent()
 	err := srv.Shutdown(stop)
 	if err != nil {
@@ -70,11 +76,56 @@ func Serve(ctx context.Context, srv *http.Server, ln net.Listener, grace time.Du
 		}
 		srv.Close()
 	}
-	ln.Close()
-	if e := <-served; !errors.Is(e, http.ErrServerClosed) && err == nil {
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) && !errors.Is(e, net.ErrClosed) && err == nil {
 		err = fmt.Errorf("serve %s: %w", ln.Addr(), e)
 	}
 	return err
+}
+
+// parted is how long connections are kept that wait for their next request,
+// so that the answer to it can say that they end: one that is closed while a
+// request is on its way loses it.
+const parted = time.Second
+
+// parting says with each answer that the connection ends, once leaving is
+// true.
+func parting(h http.Handler, leaving *atomic.Bool) http.Handler {
+	if h == nil {
+		h = http.DefaultServeMux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// part waits until all connections have ended by themselves, for at most d.
+func (c *connections) part(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for c.waiting() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// waiting counts connections that may have a request on its way.
+func (c *connections) waiting() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, at := range c.at {
+		if at.state != http.StateNew || time.Since(at.since) <= silent {
+			n++
+		}
+	}
+	return n
 }
 
 // silent is how old a connection is that has not asked for anything and may

@@ -206,7 +206,7 @@ func TestPrecedence(t *testing.T) {
 	run := func(args ...string) (int, string) {
 		var out, errs bytes.Buffer
 		a := &app{stdout: &out, stderr: &errs, lookup: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
-		cmd := roleCommand[gateway.Config]{use: "gateway", section: "gateway", run: func(_ context.Context, _ *setup, c gateway.Config) error {
+		cmd := roleCommand[gateway.Config]{use: "gateway", section: "gateway", run: func(_ context.Context, _ *setup, c gateway.Config, _ func() (gateway.Config, error)) error {
 			got = c
 			return nil
 		}}.command(a)

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -15,6 +15,7 @@ import (
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/blob"
+	"github.com/opencmg/cmg/handover"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -36,13 +37,16 @@ func contentServeCommand(a *app) *cobra.Command {
 		short: "Run the listener of a disk store: downloads by signed URL",
 		long: `Serves the packages of a disk store to whoever holds a signed URL that has not
 expired: nothing is listed, nothing can be written.`,
-		run: func(ctx context.Context, s *setup, c contentStoreSection) error {
+		run: func(ctx context.Context, s *setup, c contentStoreSection, again func() (contentStoreSection, error)) error {
 			cs, err := newContentStore(c, s.log)
 			if err != nil {
 				return err
 			}
 			defer cs.disk.Close()
-			return cs.run(ctx)
+			l := s.life()
+			health, asked := l.add(cmg.RoleContentStore, "up")
+			cs.live(health, s.app.sockets, web.Again[contentStoreSection]{Read: again, Asked: asked})
+			return l.run(ctx, cs.run)
 		},
 	}.command(a)
 }
@@ -55,11 +59,17 @@ type contentStore struct {
 	server *http.Server
 	health *web.Health
 
+	given   atomic.Pointer[contentStoreSection] // as it came
+	front   atomic.Pointer[tls.Config]
+	sockets *handover.Sockets
+	reload  *web.Reloader // nil: its configuration stays
+
 	requests, bytes atomic.Int64
 }
 
 // newContentStore checks c, opens the store and listens to nothing.
 func newContentStore(c contentStoreSection, log *slog.Logger) (*contentStore, error) {
+	given := c
 	if c.Listen == "" {
 		c.Listen = ":8444"
 	}
@@ -77,25 +87,47 @@ func newContentStore(c contentStoreSection, log *slog.Logger) (*contentStore, er
 	if c.URL == "" {
 		return nil, fmt.Errorf("content store: url is empty: %w", cmg.ErrInvalid)
 	}
-	cs := &contentStore{cfg: c, log: log, health: web.NewHealth(string(cmg.RoleContentStore))}
+	cs := &contentStore{cfg: c, log: log}
+	cs.front.Store(front)
+	cs.given.Store(&given)
 	if cs.disk, err = blob.NewDisk(blob.DiskConfig{Dir: c.Dir, URL: c.URL, Key: key}); err != nil {
 		return nil, fmt.Errorf("content store: %w", err)
 	}
-	cs.server = &http.Server{Handler: cs.counted(cs.disk.Handler(log)), TLSConfig: front}
-	cs.health.Publish("requests", func() any { return cs.requests.Load() })
-	cs.health.Publish("bytes", func() any { return cs.bytes.Load() })
+	cs.server = &http.Server{Handler: cs.counted(cs.disk.Handler(log)), TLSConfig: auth.Following(cs.front.Load)}
+	cs.live(web.NewHealth(string(cmg.RoleContentStore)), nil, web.Again[contentStoreSection]{})
 	return cs, nil
+}
+
+// live tells cs where to say how it fares, and how it is told to change.
+func (cs *contentStore) live(h *web.Health, sockets *handover.Sockets, again web.Again[contentStoreSection]) {
+	cs.health, cs.sockets = h, sockets
+	h.Publish("requests", func() any { return cs.requests.Load() })
+	h.Publish("bytes", func() any { return cs.bytes.Load() })
+	cs.reload = web.NewReloader(h, cs.log, again, func() contentStoreSection { return *cs.given.Load() }, cs.install,
+		func() []string { c := cs.given.Load(); return []string{c.Certificate, c.Key} })
+}
+
+// install takes the certificate and its key anew; nothing else can change.
+func (cs *contentStore) install(c contentStoreSection) (changed, later []string, err error) {
+	changed, later = web.Differences(*cs.given.Load(), &c, "listen", "dir", "url", "key_file", "status", "drain")
+	front, err := auth.GatewayFront(c.Certificate, c.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("content store: %w", err)
+	}
+	cs.front.Store(front)
+	cs.given.Store(&c)
+	return changed, later, nil
 }
 
 // run serves until ctx ends.
 func (cs *contentStore) run(ctx context.Context) error {
-	ln, err := net.Listen("tcp", cs.cfg.Listen)
+	ln, err := cs.sockets.Listen(ctx, "content-store", cs.cfg.Listen, nil)
 	if err != nil {
 		return fmt.Errorf("content store: %w", err)
 	}
 	parts := []func(context.Context) error{func(ctx context.Context) error { return web.Serve(ctx, cs.server, ln, cs.cfg.Drain) }}
 	if cs.cfg.Status != "" {
-		status, err := net.Listen("tcp", cs.cfg.Status)
+		status, err := cs.sockets.Listen(ctx, "status", cs.cfg.Status, nil)
 		if err != nil {
 			ln.Close()
 			return fmt.Errorf("content store: status: %w", err)
@@ -104,6 +136,8 @@ func (cs *contentStore) run(ctx context.Context) error {
 			return web.Serve(ctx, &http.Server{Handler: cs.health.Handler()}, status, time.Second)
 		})
 	}
+	parts = append(parts, func(ctx context.Context) error { cs.reload.Run(ctx); return nil })
+	cs.health.Set("up", nil)
 	cs.log.Info("content store is up", "addr", ln.Addr().String(), "url", cs.cfg.URL)
 	return together(ctx, parts...)
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/blob"
 	"github.com/opencmg/cmg/content"
@@ -22,28 +24,41 @@ func gatewayCommand(a *app) *cobra.Command {
 sends what is published down the channels that connection points opened. It
 needs a certificate that clients trust, and one from the site:
 cmg site issue gateway --name gateway-1 --host gw.example.com`,
-		run: func(ctx context.Context, s *setup, c gateway.Config) error {
+		run: func(ctx context.Context, s *setup, c gateway.Config, again func() (gateway.Config, error)) error {
+			l := s.life()
+			c.Health, c.Again.Asked = l.add(cmg.RoleGateway, "up")
+			c.Sockets, c.Again.Read, c.Again.Parts = s.app.sockets, again, linkGateway
 			g, err := newGateway(c, s.log)
 			if err != nil {
 				return err
 			}
-			return g.Run(ctx)
+			defer easeCollector(s.app.lookup)()
+			return l.run(ctx, g.Run)
 		},
 	}.command(a)
 }
 
 // newGateway makes a gateway with its links to the sites' content stores.
-func newGateway(c gateway.Config, log *slog.Logger) (_ *gateway.Gateway, err error) {
+func newGateway(c gateway.Config, log *slog.Logger) (*gateway.Gateway, error) {
 	c.Log = log
-	if c.Links, err = linksOf(c.Content); err != nil {
-		return nil, fmt.Errorf("gateway: content: %w", err)
-	}
-	for i := range c.Sites {
-		if c.Sites[i].Links, err = linksOf(c.Sites[i].Content); err != nil {
-			return nil, fmt.Errorf("gateway: sites: entry %d: content: %w", i+1, err)
-		}
+	if err := linkGateway(&c); err != nil {
+		return nil, err
 	}
 	return gateway.New(c)
+}
+
+// linkGateway makes a gateway's links to the sites' content stores.
+func linkGateway(c *gateway.Config) (err error) {
+	if c.Links, err = linksOf(c.Content); err != nil {
+		return fmt.Errorf("gateway: content: %w", err)
+	}
+	c.Sites = slices.Clone(c.Sites) // those of the configuration in force stay as they are
+	for i := range c.Sites {
+		if c.Sites[i].Links, err = linksOf(c.Sites[i].Content); err != nil {
+			return fmt.Errorf("gateway: sites: entry %d: content: %w", i+1, err)
+		}
+	}
+	return nil
 }
 
 // linksOf makes the links to one content store; nil: there is none.

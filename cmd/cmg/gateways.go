@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/role/connectionpoint"
 	"github.com/opencmg/cmg/site"
 )
 
 func gatewaysCommand(a *app) *cobra.Command {
 	return group("gateways", "Name the gateways to clients", "A gateway service is a name and port that clients use; instances may come and go behind it.",
-		gatewaysAddCommand(a), gatewaysListCommand(a))
+		gatewaysAddCommand(a), gatewaysListCommand(a), gatewaysPortsCommand(a))
 }
 
 func gatewaysAddCommand(a *app) *cobra.Command {
@@ -61,4 +62,41 @@ func parseService(s string) (cmg.GatewayService, error) {
 		return cmg.GatewayService{}, usage("gateway %q is not HOST or HOST:PORT", s)
 	}
 	return cmg.GatewayService{Host: host, Port: int(n)}, nil
+}
+
+func gatewaysPortsCommand(a *app) *cobra.Command {
+	var asJSON bool
+	g := connectionpoint.Gateway{Instances: 1}
+	c := &cobra.Command{Use: "ports HOST[:PORT]", Short: "Say which ports channels to a service use", Args: takes("HOST"),
+		Long: `Says which addresses a connection point dials for the channels to a gateway
+service, in their order: what a firewall between them has to let out.
+
+  one-port    the clients' port, for any number of instances; the default
+  multi-port  as the field: instance i of 0 to 15 by TCP at 10140+i, else by
+              HTTPS at 10124+i, or at 443 where there is one instance only
+  tcp         instance i of 0 to 15 by TCP at 10140+i, and nothing else`,
+		Example: "  cmg gateways ports gw.example.com --instances 3 --mode multi-port",
+		RunE: func(_ *cobra.Command, args []string) error {
+			g.Service = args[0]
+			places, err := g.Addresses()
+			if err != nil {
+				return usage("%w", err)
+			}
+			if asJSON {
+				return writeJSON(a.stdout, places)
+			}
+			return a.table("INSTANCE\tFIRST\tELSE", func(w *tabwriter.Writer) {
+				for i, p := range places {
+					instance := strconv.Itoa(i)
+					if p.Instances > 1 {
+						instance = fmt.Sprintf("any of %d", p.Instances)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\n", instance, p.Ways[0], strings.Join(p.Ways[1:], ", "))
+				}
+			})
+		}}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	c.Flags().IntVar(&g.Instances, "instances", 1, "how many there are")
+	c.Flags().StringVar(&g.Mode, "mode", "one-port", "one-port, multi-port or tcp")
+	return c
 }

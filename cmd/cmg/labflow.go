@@ -55,7 +55,7 @@ func (l *lab) showChannels(ctx context.Context, sum *labSummary) error {
 	}
 	l.note(sum, labStep{
 		Title: "the inside opens channels to the outside, never the other way", By: strings.Join(labConnectionPoints, ", "),
-		Request: fmt.Sprintf("TCP and TLS 1.3 to %s and %s", local(l.ports.channel[0]), local(l.ports.channel[1])),
+		Request: "TLS 1.3 to both gateways at the clients' port, " + local(l.ports.client),
 		Proof:   "certificates of the site, both ways", Answer: fmt.Sprintf("%d channels", channels),
 	})
 	answer := ""

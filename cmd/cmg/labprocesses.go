@@ -227,10 +227,14 @@ func (ps *labProcesses) end(p *labProcess, out io.Writer) {
 	os.Remove(ps.run(p.name, ".pid"))
 }
 
-// endOther ends the process that was started by hand in p's place.
+// endOther ends the process that was started by hand, or as its successor, in
+// p's place.
 func (ps *labProcesses) endOther(p *labProcess) {
 	config := p.args[len(p.args)-1]
 	pid := readPid(ps.run(p.name, ".pid"))
+	if successor := successorOf(p); successor > 0 {
+		pid = successor
+	}
 	if pid <= 0 || pid == p.cmd.Process.Pid || !runs(pid, config) {
 		return
 	}
@@ -250,6 +254,20 @@ func (ps *labProcesses) endOther(p *labProcess) {
 	if gone != nil {
 		other.Kill()
 	}
+}
+
+// successorOf gives the process that answers in p's place: p may have been
+// replaced (SIGUSR2). 0: none does.
+func successorOf(p *labProcess) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var status struct {
+		Process int `json:"process"`
+	}
+	if getStatus(ctx, p.status, &status) != nil {
+		return 0
+	}
+	return status.Process
 }
 
 // endProcess asks a process to drain and end; where that cannot be asked, it

@@ -65,7 +65,7 @@ func (l *lab) startGateway(name string, instance int) error {
 
 func (l *lab) startConnectionPoint(name string) error {
 	return l.crew.start(name, []string{"connection-point"}, render("connection_point", &connectionpoint.Config{
-		Name: name, Gateways: connectionpoint.Plain(local(l.ports.channel[0]), local(l.ports.channel[1])), Identity: l.identity(name),
+		Name: name, Gateways: []connectionpoint.Gateway{{Service: local(l.ports.client), Instances: len(labGateways)}}, Identity: l.identity(name),
 		Map: "https://" + local(l.ports.management), StateDir: l.file("state", name), Status: l.status(name),
 	}), l.ports.status[name])
 }

@@ -16,13 +16,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/handover"
 )
 
 func main() {
 	limitMemory("/", os.LookupEnv)
+	profiled := profileCPU(os.LookupEnv, os.Stderr)
 	ctx, stop := untilSignal(context.Background())
-	code := execute(ctx, &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}, os.Args[1:])
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}
+	if err := a.inherit(); err != nil {
+		fmt.Fprintln(os.Stderr, "cmg:", err)
+		os.Exit(exitFailed)
+	}
+	code := execute(ctx, a, os.Args[1:])
 	stop()
+	profiled()
 	os.Exit(code)
 }
 
@@ -33,6 +41,9 @@ type app struct {
 
 	configFile          string
 	logFormat, logLevel string
+
+	sockets *handover.Sockets // nil: listeners are neither inherited nor handed on
+	program handover.Program  // how this process was started
 }
 
 // execute runs one command line and gives its exit code. What went wrong is
@@ -86,7 +97,7 @@ See it work on this machine:  cmg lab
 `+exitCodesHelp,
 		gatewayCommand(a), connectionPointCommand(a), managementPointCommand(a), agentCommand(a),
 		contentCommand(a), siteCommand(a), tokenCommand(a), routeCommand(a), deviceCommand(a), deployCommand(a),
-		gatewaysCommand(a), statusCommand(a), labCommand(a), configCommand(a), versionCommand(a))
+		gatewaysCommand(a), statusCommand(a), reloadCommand(a), labCommand(a), configCommand(a), versionCommand(a))
 	root.Version = cmg.BuildInfo().Version // makes the flag --version
 	root.SetVersionTemplate(versionText(cmg.BuildInfo()))
 	root.SilenceErrors, root.SilenceUsage = true, true

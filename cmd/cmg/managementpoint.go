@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/role/managementpoint"
 )
 
@@ -21,8 +22,11 @@ func managementPointCommand(a *app) *cobra.Command {
 		long: `Runs a management point: it registers devices, hands out policy, tokens and
 content locations, and takes reports. It works on the database of the site
 that the section "site" names (or CMG_SITE_DIR).`,
-		run: func(ctx context.Context, s *setup, c managementpoint.Config) error {
-			return s.runManagementPoint(ctx, c)
+		run: func(ctx context.Context, s *setup, c managementpoint.Config, again func() (managementpoint.Config, error)) error {
+			l := s.life()
+			c.Health, c.Again.Asked = l.add(cmg.RoleManagementPoint, "up")
+			c.Sockets, c.Again.Read = s.app.sockets, again
+			return l.run(ctx, func(ctx context.Context) error { return s.runManagementPoint(ctx, c) })
 		},
 	}.command(a)
 }

@@ -31,7 +31,7 @@ func (s *setup) section(name string, into any) error {
 // made from its fields.
 type roleCommand[C any] struct {
 	use, section, short, long string
-	run                       func(ctx context.Context, s *setup, c C) error
+	run                       func(ctx context.Context, s *setup, c C, again func() (C, error)) error
 }
 
 func (r roleCommand[C]) command(a *app) *cobra.Command {
@@ -43,17 +43,23 @@ func (r roleCommand[C]) command(a *app) *cobra.Command {
 	addConfigFlag(a, cmd)
 	given := addKnobs(cmd.Flags(), r.section, &c)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := a.setup(r.section)
+		read := func() (s *setup, c C, err error) {
+			if s, err = a.setup(r.section); err != nil {
+				return nil, c, err
+			}
+			if err = s.section(r.section, &c); err != nil {
+				return nil, c, err
+			}
+			return s, c, given.apply(&c)
+		}
+		s, c, err := read()
 		if err != nil {
 			return err
 		}
-		if err := s.section(r.section, &c); err != nil {
-			return err
-		}
-		if err := given.apply(); err != nil {
-			return err
-		}
-		return r.run(cmd.Context(), s, c)
+		return r.run(cmd.Context(), s, c, func() (C, error) {
+			_, c, err := read()
+			return c, err
+		})
 	}
 	return cmd
 }
@@ -112,13 +118,20 @@ func addKnobs(fs *pflag.FlagSet, section string, into any) knobs {
 	return ks
 }
 
-func (ks knobs) apply() error {
+// apply sets what was given in a section like the one the flags were made of.
+func (ks knobs) apply(into any) error {
+	leaves := leavesOf(into)
 	for _, k := range ks {
 		if !k.given {
 			continue
 		}
-		if err := k.leaf.set(k.text); err != nil {
-			return usage("--%s: %w", k.leaf.flag(), err)
+		for _, l := range leaves {
+			if l.key() != k.leaf.key() {
+				continue
+			}
+			if err := l.set(k.text); err != nil {
+				return usage("--%s: %w", l.flag(), err)
+			}
 		}
 	}
 	return nil

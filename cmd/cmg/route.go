@@ -33,6 +33,7 @@ func routeAddCommand(a *app) *cobra.Command {
 	c.Flags().StringSliceVar(&proofs, "proof", []string{string(cmg.ProofCertificate), string(cmg.ProofToken)}, "proofs that let a caller in")
 	c.Flags().Int64Var(&r.MaxBody, "max-body", defaultMaxBody, "largest request body in bytes")
 	c.Flags().BoolVar(&r.Idempotent, "idempotent", false, "every request here may be sent twice")
+	c.Flags().BoolVar(&r.Waits, "waits", false, "requests may wait long for their answer: they share HTTP/2 connections to a target that speaks it")
 	c.Flags().StringVar((*string)(&r.Class), "class", "", "what matters more when there is not room for all: registration, policy, state or bulk (default: policy)")
 	c.Flags().Int64Var(&r.MaxConcurrent, "max-concurrent", 0, "requests inward at once, at each gateway instance; 0: no limit")
 	c.Flags().StringVar(&r.Name, "name", "", "name for logs (default: the prefix)")

@@ -26,23 +26,20 @@ func siteCommand(a *app) *cobra.Command {
 // A siteRequest says what site to make.
 type siteRequest struct {
 	settings site.Settings
-	name     string               // of the management point: a host name
-	listen   string               // of the management point: host:port
-	target   string               // where connection points reach it
-	services []cmg.GatewayService // how clients name the gateways
-	channels []string             // host:port of the gateways' channel listeners
-	trusted  []string             // PEM files: further authorities of client certificates
-	plain    bool                 // no certificates and no file for cmg site run
+	name     string                    // of the management point: a host name
+	listen   string                    // of the management point: host:port
+	target   string                    // where connection points reach it
+	services []cmg.GatewayService      // how clients name the gateways
+	outward  []connectionpoint.Gateway // how the connection point reaches them
+	trusted  []string                  // PEM files: further authorities of client certificates
+	plain    bool                      // no certificates and no file for cmg site run
 }
-
-// channelPort is where the first instance of a gateway waits for connection
-// points (PROTOCOL 1.4).
-const channelPort = "10140"
 
 func siteInitCommand(a *app) *cobra.Command {
 	var r siteRequest
 	var dir string
 	var gateways []string
+	instances := 1
 	c := &cobra.Command{Use: "init", Short: "Make a new site", Args: takes(),
 		Long: `Makes a site's folder: an authority for servers and channels and one for
 client certificates, the keys that sign publications, tokens and store URLs,
@@ -56,10 +53,13 @@ empty is left as it is.`,
 					return err
 				}
 				r.services = append(r.services, s)
-				r.channels = append(r.channels, net.JoinHostPort(s.Host, channelPort))
+				r.outward = append(r.outward, outwardTo(s, instances))
 			}
 			if dir == "" || r.settings.Code == "" {
 				return usage("--dir and --code are needed\nexample: %s", strings.TrimSpace(cmd.Example))
+			}
+			if instances < 1 {
+				return usage("--instances %d is less than 1", instances)
 			}
 			if err := r.complete(); err != nil {
 				return err
@@ -85,6 +85,7 @@ empty is left as it is.`,
 	f.StringVar(&r.listen, "listen", ":8443", "where the management point listens")
 	f.StringVar(&r.target, "target", "", "where connection points reach it (default: https://localhost and the port of --listen)")
 	f.StringArrayVar(&gateways, "gateway", nil, "service name of a gateway, HOST[:PORT]; may be repeated")
+	f.IntVar(&instances, "instances", 1, "how many instances each of them has")
 	f.StringArrayVar(&r.trusted, "trust-clients", nil, "PEM file: further authority of client certificates; may be repeated")
 	return c
 }
@@ -107,6 +108,19 @@ func (r *siteRequest) complete() error {
 	}
 	r.target = "https://" + net.JoinHostPort("localhost", port)
 	return nil
+}
+
+// outwardTo says how connection points reach a service: over the port that
+// clients use, for any number of instances.
+func outwardTo(s cmg.GatewayService, instances int) connectionpoint.Gateway {
+	g := connectionpoint.Gateway{Service: s.Host}
+	if s.Port != 443 {
+		g.Service = net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
+	}
+	if instances > 1 {
+		g.Instances = instances
+	}
+	return g
 }
 
 // makeSite makes a site with one management point and gives its role id.
@@ -157,9 +171,9 @@ func (s siteFolder) finishForRun(ctx context.Context, db *site.Site, r siteReque
 		Signing: here.signing(), TokenKeys: here.tokenKeys(),
 	}
 	pairs := []any{"site", &where, "management_point", &mp}
-	if len(r.channels) > 0 {
+	if len(r.outward) > 0 {
 		pairs = append(pairs, "connection_point", &connectionpoint.Config{
-			Gateways: connectionpoint.Plain(r.channels...), Identity: here.identity("connection-point-1"), Map: r.target, StateDir: here.file("state", "connection-point-1"),
+			Gateways: r.outward, Identity: here.identity("connection-point-1"), Map: r.target, StateDir: here.file("state", "connection-point-1"),
 		})
 	}
 	text := "# What runs inside: cmg site run --config cmg.yaml\n# Every key there is: cmg config example\n\n" + filepath.ToSlash(render(pairs...))
@@ -176,24 +190,29 @@ point in one process. Told to stop, the connection point drains first.`}
 		if err != nil {
 			return err
 		}
-		var mp managementpoint.Config
+		l, mp := s.life(), managementpoint.Config{}
 		if err := s.section("management_point", &mp); err != nil {
 			return err
 		}
+		mp.Health, mp.Again.Asked = l.add(cmg.RoleManagementPoint, "up")
+		mp.Sockets, mp.Again.Read = a.sockets, rereads[managementpoint.Config](a, "management_point")
 		if !s.doc.has("connection_point") {
 			s.log.Warn("no section connection_point: no gateway will be connected")
-			return s.runManagementPoint(cmd.Context(), mp)
+			return l.run(cmd.Context(), func(ctx context.Context) error { return s.runManagementPoint(ctx, mp) })
 		}
 		var cp connectionpoint.Config
 		if err := s.section("connection_point", &cp); err != nil {
 			return err
 		}
-		cp.Log = s.log
+		cp.Health, cp.Again.Asked = l.add(cmg.RoleConnectionPoint, "")
+		cp.Log, cp.Sockets, cp.Again.Read = s.log, a.sockets, rereads[connectionpoint.Config](a, "connection_point")
 		point, err := connectionpoint.New(cp)
 		if err != nil {
 			return err
 		}
-		return innerLast(cmd.Context(), point.Run, func(ctx context.Context) error { return s.runManagementPoint(ctx, mp) })
+		return l.run(cmd.Context(), func(ctx context.Context) error {
+			return innerLast(ctx, point.Run, func(ctx context.Context) error { return s.runManagementPoint(ctx, mp) })
+		})
 	}
 	return c
 }
@@ -209,6 +228,17 @@ func innerLast(ctx context.Context, outer, inner func(context.Context) error) er
 	return together(context.WithoutCancel(ctx),
 		func(context.Context) error { defer stopInner(); return outer(ctx) },
 		func(context.Context) error { defer stop(); return inner(innerCtx) })
+}
+
+// rereads gives a function that reads a section anew.
+func rereads[C any](a *app, section string) func() (C, error) {
+	return func() (c C, err error) {
+		s, err := a.setup(section)
+		if err != nil {
+			return c, err
+		}
+		return c, s.section(section, &c)
+	}
 }
 
 func siteIssueCommand(a *app) *cobra.Command {

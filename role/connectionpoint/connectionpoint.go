@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/handover"
 	"github.com/opencmg/cmg/meter"
 	"github.com/opencmg/cmg/web"
 )
@@ -36,7 +36,7 @@ type Config struct {
 	StateDir    string               `json:"state_dir"`    // keeps the last map
 	Connections int                  `json:"connections"`  // to each gateway; 0: 2
 	Targets     []Target             `json:"targets"`      // how to meet servers that are not our site's
-	MaxRequests int                  `json:"max_requests"` // at once, parked ones too; 0: 32,768
+	MaxRequests int                  `json:"max_requests"` // at once, parked ones too; 0: 131,072
 	MapEvery    time.Duration        `json:"map_every"`    // how often to ask for a new map; 0: 5 s
 	AnswerTime  time.Duration        `json:"answer_time"`  // a server may take so long to begin its answer; 0: 20 min, for long polls
 	AccessLog   web.RequestLogConfig `json:"access_log"`   // which requests are logged
@@ -47,8 +47,11 @@ type Config struct {
 	Proxy       Proxy                `json:"proxy"`        // web proxy towards the gateways
 	Origins     OriginConfig         `json:"origins"`      // what each server is sent at most
 
-	Log *slog.Logger     `json:"-"` // nil is silent
-	Now func() time.Time `json:"-"` // nil: time.Now
+	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
+	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the point's own
+	Health  *web.Health       `json:"-"` // told how it fares; nil: one of its own
+	Log     *slog.Logger      `json:"-"` // nil is silent
+	Now     func() time.Time  `json:"-"` // nil: time.Now
 }
 
 // A Target says how to make TLS connections to one server. A server that is
@@ -62,19 +65,21 @@ type Target struct {
 
 // A Point is a connection point. Run it once.
 type Point struct {
-	cfg      Config
-	log      *slog.Logger
-	identity *auth.Identity
-	health   *web.Health
-	maps     *maps
-	pool     *upstreams
-	outer    *auth.Outer
-	dialer   *dialer
-	places   []*place
-	links    []*link
-	judging  sync.Mutex // of readiness
+	cfg     Config // as it was at the start; of live what may change
+	log     *slog.Logger
+	live    atomic.Pointer[snapshot]
+	reload  *web.Reloader
+	health  *web.Health
+	maps    *maps
+	tickets tickets
+	fleet   fleet
+	judging sync.Mutex // of readiness
 
 	jobs       chan job
+	broken     chan *target // those that are to be left alone: see mend
+	lookout    lookout
+	retired    retired
+	parked     atomic.Int64 // requests that wait without a worker
 	traffic    *traffic
 	requestLog *web.RequestLog
 	workers    sync.WaitGroup
@@ -88,71 +93,28 @@ type Point struct {
 
 // New checks c, reads its files and returns a Point that has started nothing.
 func New(c Config) (*Point, error) {
-	c = c.withDefaults()
-	p := &Point{cfg: c, log: c.Log, health: web.NewHealth(string(cmg.RoleConnectionPoint)), jobs: make(chan job)}
-	if len(c.Gateways) == 0 {
-		return nil, fmt.Errorf("connection point: gateways is empty: %w", cmg.ErrInvalid)
+	broken := make(chan *target, 64)
+	s, err := build(c, broken)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if err = p.addPlaces(); err != nil {
-		return nil, fmt.Errorf("connection point: gateways: %w", err)
+	p := &Point{cfg: s.cfg, log: s.cfg.Log, health: c.Health, jobs: make(chan job), broken: broken}
+	if p.health == nil {
+		p.health = web.NewHealth(string(cmg.RoleConnectionPoint))
 	}
-	if p.identity, err = auth.LoadIdentity(c.Identity); err != nil {
-		return nil, fmt.Errorf("connection point: identity: %w", err)
-	}
-	name := p.identity.Name()
-	if name.Role != cmg.RoleConnectionPoint {
-		return nil, fmt.Errorf("connection point: identity: the certificate %s is for the role %q, not %q: %w", c.Identity.Certificate, name.Role, cmg.RoleConnectionPoint, cmg.ErrInvalid)
-	}
-	if p.cfg.Name == "" {
-		p.cfg.Name = name.Name
-	}
-	if c.StateDir == "" || c.Map == "" {
-		return nil, fmt.Errorf("connection point: state_dir and map have to be set: %w", cmg.ErrInvalid)
-	}
-	if p.cfg.Origins, err = c.Origins.withDefaults(); err != nil {
-		return nil, fmt.Errorf("connection point: %w", err)
-	}
-	if p.pool, err = newUpstreams(p.identity, p.cfg); err != nil {
-		return nil, fmt.Errorf("connection point: targets: %w", err)
-	}
-	if p.outer, err = auth.NewOuter(p.identity, c.Proxy.Roots); err != nil {
-		return nil, fmt.Errorf("connection point: %w", err)
-	}
-	if p.dialer, err = newDialer(c.Proxy, p.outer); err != nil {
-		return nil, fmt.Errorf("connection point: proxy: %w", err)
-	}
+	p.live.Store(s)
+	p.fleet.plan(s.cfg, p)
 	p.maps = newMaps(p)
 	p.traffic = newTraffic(p)
-	if err := c.AccessLog.Check(); err != nil {
-		return nil, fmt.Errorf("connection point: %w", err)
-	}
-	p.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
+	p.requestLog = web.NewRequestLog(p.log, p.cfg.AccessLog)
+	p.reload = web.NewReloader(p.health, p.log, c.Again, func() Config { return p.live.Load().given }, p.install, p.files)
 	p.publishStatus()
 	return p, nil
 }
 
-// addPlaces makes the places of Config.Gateways, and their links.
-func (p *Point) addPlaces() error {
-	for _, g := range p.cfg.Gateways {
-		places, err := g.places()
-		if err != nil {
-			return err
-		}
-		for _, pl := range places {
-			pl.index, pl.each, pl.seats, pl.news = len(p.places), p.cfg.Connections, map[string]int{}, map[string]*news{}
-			p.places = append(p.places, pl)
-			for i := range pl.want * pl.each {
-				p.links = append(p.links, &link{p: p, place: pl, number: i})
-			}
-		}
-	}
-	return nil
-}
-
 // publish sends the publication on every channel whose gateway lacks it.
 func (p *Point) publish() {
-	for _, l := range p.links {
+	for _, l := range p.fleet.links() {
 		if h := l.cur.Load(); h != nil {
 			h.publish()
 		}
@@ -171,7 +133,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.Connections, 2)
-	def(&c.MaxRequests, 32768)
+	def(&c.MaxRequests, 131072)
 	defTime(&c.MapEvery, 5*time.Second)
 	defTime(&c.AnswerTime, 20*time.Minute)
 	defTime(&c.Drain, 20*time.Second)
@@ -196,7 +158,7 @@ func (p *Point) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	if p.cfg.Status != "" {
-		ln, err := net.Listen("tcp", p.cfg.Status)
+		ln, err := p.cfg.Sockets.Listen(ctx, "status", p.cfg.Status, nil)
 		if err != nil {
 			return fmt.Errorf("connection point: listen for status: %w", err)
 		}
@@ -209,22 +171,26 @@ func (p *Point) Run(ctx context.Context) error {
 	}
 	p.log.Info("connection point is up", "name", p.cfg.Name, "gateways", p.cfg.Gateways)
 	wg.Go(func() { p.maps.follow(ctx) })
-	wg.Go(func() { p.pool.tend(ctx) })
-	wg.Go(func() { p.pool.mend(ctx) })
+	wg.Go(func() { p.tendUpstreams(ctx) })
+	wg.Go(func() { p.mend(ctx) })
+	wg.Go(func() { p.tickets.follow(ctx, p) })
+	wg.Go(func() { p.reload.Run(ctx) })
 	wg.Go(func() { p.traffic.run(ctx) })
+	wg.Go(func() { p.lookout.run(ctx) })
 	lctx, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the requests
 	defer stopLog()
 	var logging sync.WaitGroup
 	logging.Go(func() { p.requestLog.Run(lctx) })
-	for _, l := range p.links {
-		wg.Go(func() { l.keep(ctx) })
-	}
+	p.fleet.begin(ctx, p)
+	p.health.Set("up", nil)
+	p.fleet.wait()
 	wg.Wait()
 	close(p.jobs)
 	p.workers.Wait()
+	p.live.Load().pool.close()
+	p.retired.close()
 	stopLog()
 	logging.Wait()
-	p.pool.close()
 	return nil
 }
 
@@ -233,14 +199,15 @@ func (p *Point) publishStatus() {
 	p.health.Publish("name", func() any { return p.cfg.Name })
 	p.health.Publish("requests", func() any { return p.requests.Load() })
 	p.health.Publish("in_flight", func() any { return p.active.Load() })
+	p.health.Publish("parked", func() any { return p.parked.Load() })
 	p.health.Publish("failed", func() any { return p.failed.Load() })
 	p.health.Publish("traffic", p.traffic.status)
-	p.health.Publish("targets", func() any { return p.pool.originRows() })
+	p.health.Publish("targets", func() any { return p.live.Load().pool.originRows() })
 	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))
 	p.health.Publish("map", func() any { return p.maps.status() })
 	p.health.Publish("gateways", func() any {
 		rows := map[string][]any{}
-		for _, l := range p.links {
+		for _, l := range p.fleet.links() {
 			rows[l.place.label] = append(rows[l.place.label], l.status())
 		}
 		return rows
@@ -252,7 +219,7 @@ func (p *Point) updateReadiness() {
 	p.judging.Lock() // what was seen first is said first
 	defer p.judging.Unlock()
 	var errs []error
-	for _, pl := range p.places {
+	for _, pl := range p.fleet.places() {
 		switch n := pl.found(); {
 		case n == 0:
 			errs = append(errs, fmt.Errorf("no channel to %s", pl.label))

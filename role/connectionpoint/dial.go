@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -22,7 +23,7 @@ const (
 // replacing names the instance of the connection it is to replace, if any.
 func (l *link) dial(ctx context.Context, ways []*way, replacing string) (*held, error) {
 	var errs []error
-	ways = order(ways, l.p.cfg.Now().Add(-l.p.cfg.BetterEvery/2))
+	ways = order(ways, l.p.cfg.Now().Add(-l.p.live.Load().cfg.BetterEvery/2))
 	for i, w := range ways {
 		limit := dialTime
 		if i < len(ways)-1 {
@@ -58,7 +59,8 @@ func (l *link) dial(ctx context.Context, ways []*way, replacing string) (*held, 
 // by makes a connection by one way: names are looked up anew, both ends are
 // proven, hellos exchanged.
 func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err error) {
-	raw, via, err := l.p.dialer.dial(ctx, w)
+	live := l.p.live.Load()
+	raw, via, err := live.dialer.dial(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 		}
 		under = channel.NewGather(under, oneRecord)
 	}
-	settings := l.p.identity.ChannelClient()
+	settings := live.identity.ChannelClient()
 	if host, _, _ := net.SplitHostPort(w.addr); net.ParseIP(host) == nil {
 		settings.ServerName = host // for what may route by it; who answers is proven by role
 	}
@@ -85,7 +87,7 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	h.s, err = channel.Inside(t, channel.Config{
-		Name: l.p.cfg.Name, Handler: func(st *channel.Stream) { l.p.handle(job{st, l.place.index}) }, Log: l.p.log, MaxStreams: l.p.cfg.MaxRequests * 2,
+		Name: l.p.cfg.Name, Handler: h.handle, Log: l.p.log, MaxStreams: l.p.cfg.MaxRequests * 2,
 		Acknowledged: func(version uint64, problem string) { h.acknowledged(version, problem) },
 	})
 	if err != nil {
@@ -93,21 +95,42 @@ func (l *link) by(ctx context.Context, w *way, replacing string) (h *held, err e
 	}
 	h.instance = h.s.Peer()
 	if err := l.place.take(h.instance, replacing); err != nil {
+		h.decline(ctx)
 		return nil, err
 	}
 	h.news = l.place.newsOf(h.instance)
 	return h, nil
 }
 
+// handle takes a request that came.
+func (h *held) handle(st *channel.Stream) {
+	if h.declined {
+		st.Reset(channel.CodeRefused, "this connection is not wanted")
+		return
+	}
+	h.l.p.handle(job{st, h.l.place.index})
+}
+
+// decline ends a connection that is not wanted. The gateway counts on it
+// already, and may have sent requests: it has to hear that none was handed on.
+func (h *held) decline(ctx context.Context) {
+	h.declined = true
+	var running sync.WaitGroup
+	running.Go(func() { h.s.Run(ctx) })
+	h.s.Drain(ctx, "there are enough")
+	running.Wait()
+}
+
 // socket makes the WebSocket of a channel over HTTPS, on TLS of its own.
 func (l *link) socket(ctx context.Context, w *way, raw net.Conn) (s net.Conn, inspector string, err error) {
 	host, port, _ := net.SplitHostPort(w.addr)
-	t := tls.Client(channel.NewWire(raw, wireBuffer), l.p.outer.Settings(host))
+	outer := l.p.live.Load().outer
+	t := tls.Client(channel.NewWire(raw, wireBuffer), outer.Settings(host))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, "", fmt.Errorf("https: %w", err)
 	}
 	state := t.ConnectionState()
-	inspector = l.p.outer.Inspector(&state, host)
+	inspector = outer.Inspector(&state, host)
 	authority := w.addr
 	if port == "443" {
 		authority = host

@@ -263,10 +263,10 @@ func (d *door) through(c Config, change ...func(*Point)) *Point {
 }
 
 // shown is the status of the first link.
-func shown(p *Point) map[string]any { return p.links[0].status().(map[string]any) }
+func shown(p *Point) map[string]any { return p.fleet.links()[0].status().(map[string]any) }
 
 func states(p *Point) (all []string) {
-	for _, l := range p.links {
+	for _, l := range p.fleet.links() {
 		all = append(all, fmt.Sprint(l.status()))
 	}
 	return all

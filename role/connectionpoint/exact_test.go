@@ -65,7 +65,7 @@ func TestTrafficIsExact(t *testing.T) {
 	for _, e := range rep.EndPoints {
 		in, out = in+e.TotalRequestBytes, out+e.TotalResponseBytes
 		got[e.Name] = [3]int64{e.TotalRequests, e.TotalRequestsWithBearerToken, e.FailedRequests}
-		if e.MaxConcurrentRequests != 1 || e.TargetHost != l.Addr().String() || e.ProxyServer != r.p.places[0].label {
+		if e.MaxConcurrentRequests != 1 || e.TargetHost != l.Addr().String() || e.ProxyServer != r.p.fleet.places()[0].label {
 			t.Errorf("%+v", e)
 		}
 	}

@@ -106,6 +106,29 @@ func (g Gateway) places() ([]*place, error) {
 	return []*place{pl}, nil
 }
 
+// Addresses are where channels to one instance, or to any of several, are
+// dialed, in their order.
+type Addresses struct {
+	Instances int      `json:"instances"` // that share them
+	Ways      []string `json:"ways"`      // transport to host:port
+}
+
+// Addresses lists where g's channels are dialed.
+func (g Gateway) Addresses() ([]Addresses, error) {
+	places, err := g.places()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Addresses, len(places))
+	for i, pl := range places {
+		all[i].Instances = pl.want
+		for _, w := range pl.ways {
+			all[i].Ways = append(all[i].Ways, w.String())
+		}
+	}
+	return all, nil
+}
+
 func (g Gateway) servicePlaces(bad func(string, ...any) error) ([]*place, error) {
 	n, mode := max(g.Instances, 1), g.Mode
 	if mode == "" {

@@ -100,6 +100,10 @@ func (l *link) keep(ctx context.Context) {
 		if time.Since(began) > steady {
 			tries, looks = 0, 0
 		}
+		if errors.Is(err, errAway) {
+			wait = rand.N(firstLook)
+			continue
+		}
 		if errors.Is(err, errNoSeat) && looks < quickLooks*l.place.want {
 			looks++
 			wait = firstLook/2 + rand.N(firstLook)
@@ -136,13 +140,16 @@ func (l *link) once(ctx context.Context, old *sync.WaitGroup) error {
 	for {
 		var again <-chan time.Time
 		if len(l.betterThan(h.way)) > 0 {
-			t := time.NewTimer(time.Duration(float64(l.p.cfg.BetterEvery) * (0.9 + 0.2*rand.Float64())))
+			t := time.NewTimer(time.Duration(float64(l.p.live.Load().cfg.BetterEvery) * (0.9 + 0.2*rand.Float64())))
 			defer t.Stop()
 			again = t.C
 		}
 		select {
 		case err := <-h.ended:
 			return err
+		case <-h.s.Away(): // it stays until it ends; the next one takes its seat
+			h.giveUpSeat()
+			return errAway
 		case <-again:
 		}
 		better, err := l.better(ctx, h)
@@ -189,17 +196,18 @@ func (h *held) serve(ctx context.Context) {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.p.cfg.Drain)
+			dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.p.live.Load().cfg.Drain)
 			defer cancel()
 			h.s.Drain(dctx, "the connection point stops")
 		}
 	})
 	l.p.updateReadiness()
 	wg.Go(h.publish)
+	wg.Go(func() { l.p.tickets.send(h) })
 	err := h.s.Run(context.WithoutCancel(ctx))
 	close(done)
 	l.cur.CompareAndSwap(h, nil) // one that was replaced is not there any more
-	l.place.leave(h.instance)
+	h.giveUpSeat()
 	l.p.updateReadiness()
 	wg.Wait()
 	if h.news.end(h) {
@@ -211,10 +219,16 @@ func (h *held) serve(ctx context.Context) {
 	h.ended <- err
 }
 
+// errAway says that the gateway asked for another connection.
+var errAway = errors.New("the gateway asked for another connection")
+
+// giveUpSeat counts the connection no more.
+func (h *held) giveUpSeat() { h.seat.Do(func() { h.l.place.leave(h.instance) }) }
+
 // retire ends a connection that another took the place of: no stream on it
 // is cut short. ctx hurries it, by way of serve.
 func (h *held) retire(ctx context.Context) {
-	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.l.p.cfg.AnswerTime+h.l.p.cfg.Drain)
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.l.p.live.Load().cfg.AnswerTime+h.l.p.live.Load().cfg.Drain)
 	defer cancel()
 	h.s.Retire(dctx, "a better way is open")
 }

@@ -26,7 +26,7 @@ func TestReconnect(t *testing.T) {
 	g, r := start(t, "/pub", server(t, echo).URL)
 	for _, away := range []time.Duration{0, 100 * time.Millisecond, 2 * time.Second} {
 		g.close()
-		eventually(t, "the loss is noticed", func() bool { return r.p.links[0].cur.Load() == nil })
+		eventually(t, "the loss is noticed", func() bool { return r.p.fleet.links()[0].cur.Load() == nil })
 		<-time.After(away)
 		g.open()
 		began := time.Now()
@@ -96,7 +96,7 @@ func (g *outside) connected() int {
 
 // up counts the channels that are up.
 func up(r *running) (n int) {
-	for _, l := range r.p.links {
+	for _, l := range r.p.fleet.links() {
 		if l.cur.Load() != nil {
 			n++
 		}

@@ -41,7 +41,19 @@ type mapping struct {
 	target *target
 	base   string // path of the target that takes the prefix's place
 	class  cmg.Class
+	waits  bool   // requests here may wait long for their answer
 	rows   []*row // of the traffic, by the gateway's place
+}
+
+// mayWait says whether the route published at a prefix is one whose requests
+// may wait long.
+func mayWait(routes []cmg.Route, prefix string) bool {
+	for _, r := range routes {
+		if strings.EqualFold(r.Prefix, prefix) {
+			return r.MayWait()
+		}
+	}
+	return cmg.Route{Prefix: prefix}.MayWait()
 }
 
 // match finds the mapping with the longest prefix of whole segments of path.
@@ -87,6 +99,7 @@ type maps struct {
 	state string
 	etag  string
 	raw   []byte
+	one   sync.Mutex // map taken at a time
 }
 
 func newMaps(p *Point) *maps { return &maps{p: p, state: "not asked yet"} }
@@ -115,11 +128,35 @@ func (m *maps) load() error {
 
 // take checks a map and lets all new requests meet it.
 func (m *maps) take(raw []byte) error {
+	m.one.Lock()
+	defer m.one.Unlock()
+	return m.set(raw)
+}
+
+// again makes the table anew, for what in it comes from the configuration.
+func (m *maps) again() error {
+	m.one.Lock()
+	defer m.one.Unlock()
+	if m.raw == nil {
+		return nil
+	}
+	return m.set(m.raw)
+}
+
+// has says that raw is the map in force.
+func (m *maps) has(raw []byte) bool {
+	m.one.Lock()
+	defer m.one.Unlock()
+	return string(raw) == string(m.raw)
+}
+
+func (m *maps) set(raw []byte) error {
+	live := m.p.live.Load()
 	var doc cmg.Map
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return fmt.Errorf("read map: %w: %w", err, cmg.ErrInvalid)
 	}
-	pub, err := auth.ReadPublication(m.p.identity, doc.Publication, m.p.cfg.Now())
+	pub, err := auth.ReadPublication(live.identity, doc.Publication, m.p.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("read map: publication: %w", err)
 	}
@@ -128,11 +165,12 @@ func (m *maps) take(raw []byte) error {
 		if err := e.Check(); err != nil {
 			return err
 		}
-		target, base, err := m.p.pool.target(e.Target)
+		target, base, err := live.pool.target(e.Target)
 		if err != nil {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
-		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base, class: classOf(e.Prefix, pub.Routes),
+		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base,
+			class: classOf(e.Prefix, pub.Routes), waits: mayWait(pub.Routes, e.Prefix),
 			rows: m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
 	}
 	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })
@@ -145,13 +183,11 @@ func (m *maps) take(raw []byte) error {
 
 // follow asks for the map until ctx ends.
 func (m *maps) follow(ctx context.Context) {
-	// HTTP/1.1, of which a request that takes too long closes its connection:
-	// the next one does not go down the same dead one.
-	client := &http.Client{Timeout: mapTime, Transport: &http.Transport{TLSClientConfig: m.p.identity.Client()}}
-	defer client.CloseIdleConnections()
+	client := newSiteClient(m.p)
+	defer client.close()
 	failing := false
 	for {
-		err := m.refresh(ctx, client)
+		err := m.refresh(ctx, client.now())
 		m.mu.Lock()
 		m.state = "ok"
 		if err != nil {
@@ -184,7 +220,7 @@ func (m *maps) refresh(ctx context.Context, client *http.Client) error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if string(raw) == string(m.raw) {
+	if m.has(raw) {
 		m.etag = etag
 		return nil
 	}

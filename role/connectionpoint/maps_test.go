@@ -59,6 +59,10 @@ func (m *managementPoint) close() {
 func (m *managementPoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if r.URL.Path == "/cmg/v1/tickets" { // as a site of an earlier release
+		http.NotFound(w, r)
+		return
+	}
 	if who, ok := auth.PeerRole(r.TLS); !ok || who.Role != cmg.RoleConnectionPoint || r.URL.Path != "/cmg/v1/map" || r.Method != "GET" {
 		m.t.Errorf("%s %s of %v", r.Method, r.URL, who)
 	}

@@ -13,6 +13,8 @@ var (
 	mResponseBytes = metric("response_bytes_total", meter.Counter, "Bytes that the target sent above TLS, heads and bodies.", perEndpoint...)
 	mDuration      = metric("request_duration_seconds", meter.Durations, "From a request's arrival to the end of its answer; long polls wait by intent.", perEndpoint...)
 	mInFlight      = metric("in_flight_requests", meter.Gauge, "Requests that wait for their answer's end.")
+	mParked        = metric("parked_requests", meter.Gauge, "Requests that wait for the beginning of their answer and hold no worker.")
+	mUpstreams     = metric("http2_connections", meter.Gauge, "HTTP/2 connections to targets, on which requests wait.")
 	mRefused       = metric("refused_requests_total", meter.Counter, "Requests given back to the gateway, since there were max_requests.")
 	mUnmapped      = metric("unmapped_requests_total", meter.Counter, "Requests that could not be read, or that nothing is mapped for.")
 	mChannels      = metric("channels", meter.Gauge, "Connections to a gateway that are up.", "gateway")
@@ -27,6 +29,8 @@ var (
 	mTargetAlone   = metric("target_left_alone", meter.Gauge, "1: the server could not be reached several times and is left alone until it can be.", "target")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
+	mReloads       = metric("config_reloads_total", meter.Counter, "Attempts to take the configuration anew.", "result")
+	mReloadBad     = metric("config_refused", meter.Gauge, "1 while the last configuration was refused and the one before is in force.")
 	mMap           = metric("map_version", meter.Gauge, "Version of the publication in the map in force; 0: none.")
 )
 
@@ -59,10 +63,15 @@ func (p *Point) gather(e *meter.Emit) {
 		e.Histogram(mDuration, meter.SumLatency(ls...), labels...)
 	}
 	e.Value(mInFlight, float64(p.active.Load()))
+	e.Value(mParked, float64(p.parked.Load()))
+	e.Value(mUpstreams, float64(p.live.Load().pool.http2()))
 	e.Value(mRefused, float64(p.refused.Load()))
 	e.Value(mUnmapped, float64(p.unmapped.Load()))
 	e.Value(mLogged, float64(p.requestLog.Written()))
 	e.Value(mLogDropped, float64(p.requestLog.Dropped()))
+	e.Value(mReloads, float64(p.reload.Taken()), "taken")
+	e.Value(mReloads, float64(p.reload.Refused()), "refused")
+	e.Value(mReloadBad, p.reload.Badness())
 	p.gatherTargets(e)
 	p.gatherChannels(e)
 	version := uint64(0)
@@ -73,7 +82,7 @@ func (p *Point) gather(e *meter.Emit) {
 }
 
 func (p *Point) gatherTargets(e *meter.Emit) {
-	for target, r := range p.pool.originRows() {
+	for target, r := range p.live.Load().pool.originRows() {
 		e.Value(mTargetPolls, float64(r.Polls), target)
 		alone := 0.0
 		if r.Alone {
@@ -94,9 +103,9 @@ func (p *Point) gatherTargets(e *meter.Emit) {
 }
 
 func (p *Point) gatherChannels(e *meter.Emit) {
-	for _, pl := range p.places {
+	for _, pl := range p.fleet.places() {
 		var up, flight, trip float64
-		for _, l := range p.links {
+		for _, l := range p.fleet.links() {
 			if h := l.cur.Load(); h != nil && l.place == pl {
 				s := h.s
 				up, flight, trip = up+1, flight+float64(s.InFlight()), max(trip, s.RTT().Seconds())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -86,25 +87,59 @@ var (
 	errCrowded = cmg.Refuse(503, "CMGConnector_Overloaded", "the server behind this path has as many long polls as it may", nil)
 )
 
-// through passes a request on once the server has room for it.
-func (r *relay) through(st *channel.Stream, m *mapping) error {
+// A seat is a request's place at its server, from when the server has room
+// until the request is over, whoever goes on with it meanwhile. Its zero value
+// is none.
+type seat struct {
+	at      *origin   // nil: there is none, or it was given back
+	poll    bool      // one of the long polls' places
+	entered time.Time // when the server had room, while the answer's head is waited for and that time matters
+}
+
+// leave gives the place back, once.
+func (s *seat) leave() {
+	o := s.at
+	if o == nil {
+		return
+	}
+	s.heard()
+	if s.at = nil; s.poll {
+		o.polls.Add(-1)
+		return
+	}
+	o.gate.Leave()
+}
+
+// heard tells the adapter how long the answer's head took, once.
+func (s *seat) heard() {
+	if s.entered.IsZero() {
+		return
+	}
+	now := time.Now()
+	s.at.adapter.Observe(now.Sub(s.entered), now)
+	s.entered = time.Time{}
+}
+
+// through passes a request on once the server has room for it. Point.over
+// gives its place back.
+func (r *relay) through(st *channel.Stream, m *mapping, head []byte) error {
 	t := m.target
 	if t.alone.Load() {
 		t.skipped.Add(1)
 		st.Abort(channel.CodeUnreachable, errAlone.Error())
 		return errAlone
 	}
-	c := &r.p.cfg.Origins
+	c := &r.p.live.Load().cfg.Origins
 	if c.isPoll(r.req.Path) {
-		defer t.polls.Add(-1)
+		r.seat = seat{at: &t.origin, poll: true}
 		if n := t.polls.Add(1); c.PollLimit > 0 && n > c.PollLimit {
 			t.crowded.Add(1)
 			return r.refuse(st, errCrowded)
 		}
-		return r.exchange(st, t)
+		return r.exchange(st, m, head)
 	}
 	if t.gate == nil {
-		return r.exchange(st, t)
+		return r.exchange(st, m, head)
 	}
 	since := r.begun
 	if !t.gate.TryEnter(m.class) {
@@ -116,19 +151,11 @@ func (r *relay) through(st *channel.Stream, m *mapping) error {
 		}
 		since = time.Now()
 	}
-	r.inside = t.gate
-	defer r.leave()
+	r.seat = seat{at: &t.origin}
 	if t.adapter != nil {
 		r.entered = since
-		defer r.heard(t)
 	}
-	return r.exchange(st, t)
-}
-
-// leave gives the request's place at the server back, once.
-func (r *relay) leave() {
-	r.inside.Leave()
-	r.inside = nil
+	return r.exchange(st, m, head)
 }
 
 // isPoll says that a request waits by intent.
@@ -156,16 +183,6 @@ func (r *relay) wait(st *channel.Stream, m *mapping) error {
 		return r.refuse(st, cmg.Refuse(503, "CMGConnector_Overloaded", "the server behind this path has as many requests as it may: "+err.Error(), nil))
 	}
 	return err
-}
-
-// heard tells the adapter how long the answer's head took, once.
-func (r *relay) heard(t *target) {
-	if r.entered.IsZero() {
-		return
-	}
-	now := time.Now()
-	t.adapter.Observe(now.Sub(r.entered), now)
-	r.entered = time.Time{}
 }
 
 // refuse answers for the server. The gateway is not to try another connection
@@ -207,22 +224,24 @@ func (t *target) reached(err error) {
 }
 
 // mend looks after servers that are left alone, until ctx ends.
-func (u *upstreams) mend(ctx context.Context) {
-	defer u.mending.Wait()
+func (p *Point) mend(ctx context.Context) {
+	var mending sync.WaitGroup
+	defer mending.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case t := <-u.broken:
-			u.log.Warn("a server cannot be reached and is left alone", "target", t.address, "failures", t.failures.Load())
-			u.mending.Go(func() { u.mendOne(ctx, t) })
+		case t := <-p.broken:
+			p.log.Warn("a server cannot be reached and is left alone", "target", t.address, "failures", t.failures.Load())
+			mending.Go(func() { p.mendOne(ctx, t) })
 		}
 	}
 }
 
-// mendOne tries to connect, at growing intervals, until it succeeds.
-func (u *upstreams) mendOne(ctx context.Context, t *target) {
-	for wait := 250 * time.Millisecond; ; wait = min(2*wait, u.origins.Pause) {
+// mendOne tries to connect, at growing intervals, until it succeeds or the
+// configuration has changed: then others have taken the target's place.
+func (p *Point) mendOne(ctx context.Context, t *target) {
+	for wait := 250 * time.Millisecond; !t.retired(); wait = min(2*wait, p.live.Load().cfg.Origins.Pause) {
 		select {
 		case <-ctx.Done():
 			return
@@ -230,15 +249,22 @@ func (u *upstreams) mendOne(ctx context.Context, t *target) {
 		}
 		c, err := t.dial(ctx)
 		if err != nil {
-			u.log.Debug("a server is still away", "target", t.address, "err", err)
+			p.log.Debug("a server is still away", "target", t.address, "err", err)
 			continue
 		}
 		t.failures.Store(0)
 		t.alone.Store(false)
 		t.put(c)
-		u.log.Info("a server can be reached again", "target", t.address)
+		p.log.Info("a server can be reached again", "target", t.address)
 		return
 	}
+	t.alone.Store(false) // whoever is sent there yet finds out for himself
+}
+
+func (t *target) retired() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
 }
 
 // originRow is how one server stands.

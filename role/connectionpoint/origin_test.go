@@ -32,7 +32,7 @@ func (r *running) row(url string) originRow {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return r.p.pool.originRows()[key]
+	return r.p.live.Load().pool.originRows()[key]
 }
 
 // TestOriginLimit fills a server: two are there, three wait, others are told
@@ -206,19 +206,22 @@ func BenchmarkThrough(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			t, r := &target{most: c.Failures}, &relay{p: &Point{cfg: Config{Origins: c}}, bill: bill{begun: time.Now()}}
+			t, r := &target{most: c.Failures}, &relay{p: &Point{}, bill: bill{begun: time.Now()}}
+			r.p.live.Store(&snapshot{cfg: Config{Origins: c}})
 			t.begin(c)
 			path := []byte("/CCM_Proxy_ServerAuth/72057594037927937/SMS_MP/.sms_aut")
 			b.ReportAllocs()
 			for b.Loop() {
-				if t.alone.Load() || r.p.cfg.Origins.isPoll(path) || !t.gate.TryEnter("") {
+				if t.alone.Load() || r.p.live.Load().cfg.Origins.isPoll(path) || !t.gate.TryEnter("") {
 					b.Fatal("refused")
+				}
+				if t.gate != nil {
+					r.seat = seat{at: &t.origin}
 				}
 				if t.adapter != nil {
 					r.entered = r.begun
-					r.heard(t)
 				}
-				t.gate.Leave()
+				r.leave()
 			}
 		})
 	}

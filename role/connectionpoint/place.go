@@ -1,6 +1,7 @@
 package connectionpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -18,6 +19,11 @@ type place struct {
 	want  int    // instances
 	each  int    // connections to each
 	ways  []*way // the best first
+	links []*link
+	key   string // of the configuration it comes from
+
+	stop    context.CancelFunc // of its links; nil: they have not begun. Guarded by the fleet.
+	leaving bool
 
 	mu    sync.Mutex
 	seats map[string]int   // connections held, by instance
@@ -217,6 +223,8 @@ type held struct {
 	via       string // the web proxy; empty: none
 	inspector string // who opens TLS on the way; empty: nobody
 	ended     chan error
+	seat      sync.Once // is given up
+	declined  bool      // it is not wanted; set before the session runs
 }
 
 // publish sends the publication to the gateway, unless it has it or another

@@ -167,13 +167,13 @@ func TestWebProxies(t *testing.T) {
 			}
 			if k.user {
 				p := ok[*Point](t)(New(d.config(Gateway{HTTPS: https})))
-				p.dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.outer))
-				if _, err := p.links[0].dial(t.Context(), p.places[0].ways, ""); !errors.Is(err, cmg.ErrUnauthenticated) || !strings.Contains(err.Error(), "asks for a login") {
+				p.live.Load().dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.live.Load().outer))
+				if _, err := p.fleet.links()[0].dial(t.Context(), p.fleet.places()[0].ways, ""); !errors.Is(err, cmg.ErrUnauthenticated) || !strings.Contains(err.Error(), "asks for a login") {
 					t.Errorf("without a user: %v", err)
 				}
 				if !strings.Contains(k.name, "ntlm") { // the fake helper takes every password
-					p.dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr, User: "user1", PasswordFile: b.write("password", "wrong-secret")}, p.outer))
-					_, err := p.links[0].dial(t.Context(), p.places[0].ways, "")
+					p.live.Load().dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr, User: "user1", PasswordFile: b.write("password", "wrong-secret")}, p.live.Load().outer))
+					_, err := p.fleet.links()[0].dial(t.Context(), p.fleet.places()[0].ways, "")
 					if !errors.Is(err, cmg.ErrUnauthenticated) || !strings.Contains(err.Error(), "does not take the user and the password") || strings.Contains(err.Error(), "wrong-secret") {
 						t.Errorf("wrong password: %v", err)
 					}
@@ -203,8 +203,8 @@ func TestWebProxyRefuses(t *testing.T) {
 	b, d := squid(t, "", func(*box) string { return "http_access deny all\n" }), newDoor(t)
 	https, _ := d.listen(transportHTTPS, "127.0.0.1:0", "gw-1")
 	p := ok[*Point](t)(New(d.config(Gateway{HTTPS: https})))
-	p.dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.outer))
-	_, err := p.links[0].dial(t.Context(), p.places[0].ways, "")
+	p.live.Load().dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.live.Load().outer))
+	_, err := p.fleet.links()[0].dial(t.Context(), p.fleet.places()[0].ways, "")
 	if err == nil || errors.Is(err, cmg.ErrUnauthenticated) || !strings.Contains(err.Error(), "does not let through to "+https+": 403") {
 		t.Errorf("error %v", err)
 	}
@@ -242,8 +242,8 @@ func TestInspectingProxy(t *testing.T) {
 			https, _ := d.listen(transportHTTPS, "127.0.0.1:0", "gw-1")
 			https = strings.Replace(https, "127.0.0.1", "localhost", 1) // squid puts addresses where names belong
 			p := ok[*Point](t)(New(d.config(Gateway{HTTPS: https})))
-			p.dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.outer))
-			if _, err := p.links[0].dial(t.Context(), p.places[0].ways, ""); err == nil || !strings.Contains(err.Error(), "name its authority in proxy.roots") {
+			p.live.Load().dialer = ok[*dialer](t)(newDialer(Proxy{URL: "http://" + b.addr}, p.live.Load().outer))
+			if _, err := p.fleet.links()[0].dial(t.Context(), p.fleet.places()[0].ways, ""); err == nil || !strings.Contains(err.Error(), "name its authority in proxy.roots") {
 				t.Errorf("an authority that is not named: %v", err)
 			}
 			c := d.config(Gateway{Service: https})

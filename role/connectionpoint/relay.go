@@ -6,12 +6,10 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencmg/cmg/channel"
-	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/h1"
 	"github.com/opencmg/cmg/meter"
 )
@@ -41,15 +39,14 @@ func (p *Point) handle(j job) {
 // used again.
 func (p *Point) work(j job) {
 	r := &relay{p: p, bill: bill{shard: meter.Pick()}}
+	p.lookout.add(r)
+	defer p.lookout.remove(r)
 	for ok := true; ok; {
 		p.requests.Add(1)
 		r.begun = time.Now()
-		err := r.serve(j)
-		r.account(err)
-		if err != nil {
-			p.failed.Add(1)
+		if err := r.serve(j); !r.handed {
+			p.over(r, j.st, err)
 		}
-		p.active.Add(-1)
 		r.release()
 		if p.idle.Add(1) > spareWorkers {
 			p.idle.Add(-1)
@@ -71,9 +68,11 @@ type relay struct {
 	method  []byte
 	id      string
 	length  int64
-	upgrade []byte     // protocols that the client offers to go on with; its memory is used again
-	entered time.Time  // when the server had room, while the head is waited for and that time matters
-	inside  *gate.Gate // the server's, while the request holds a place there
+	upgrade []byte // protocols that the client offers to go on with; its memory is used again
+	tries   int    // how often the request was sent over HTTP/2 already
+	handed  bool   // the request goes on without this relay: see wait
+	seat           // the request's at its server
+	reading
 	bill
 }
 
@@ -81,13 +80,13 @@ func (r *relay) release() {
 	if cap(r.out) > 64<<10 {
 		r.out = nil
 	}
-	r.id = ""
+	r.id, r.tries, r.handed = "", 0, false
 }
 
-// serve answers one stream. Its error is for the log: the gateway was told.
+// serve answers one stream, or hands it over. Its error is for the log: the
+// gateway was told.
 func (r *relay) serve(j job) error {
 	st := j.st
-	defer st.Close()
 	h, err := st.Head()
 	if err != nil {
 		return nil // the gateway took it back
@@ -112,7 +111,7 @@ func (r *relay) serve(j job) error {
 	r.upgrade = append(r.upgrade[:0], r.req.Upgrade...)
 	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
-	return r.through(st, m)
+	return r.through(st, m, h)
 }
 
 // targetOf puts the target's base in the prefix's place.
@@ -124,10 +123,8 @@ func (r *relay) targetOf(m *mapping) []byte {
 	return append([]byte(m.base), rest...)
 }
 
-// exchange sends the request and passes the answer on. A connection that the
-// server had closed while it was idle is replaced by a new one, if the
-// server cannot have acted on the request.
-func (r *relay) exchange(st *channel.Stream, t *target) error {
+// exchange sends the request and passes the answer on.
+func (r *relay) exchange(st *channel.Stream, m *mapping, head []byte) error {
 	body, whole := st.First()
 	whole = whole || len(r.upgrade) > 0 // what follows is not HTTP's
 	if r.length != h1.Chunked && int64(len(body)) > r.length {
@@ -136,6 +133,29 @@ func (r *relay) exchange(st *channel.Stream, t *target) error {
 	if whole = whole && r.length != h1.Chunked; whole && int64(len(body)) < r.length {
 		return r.broken(st, nil, errLessBody)
 	}
+	if whole && len(r.upgrade) == 0 {
+		return r.send(st, m, head, body)
+	}
+	return r.overH1(st, m, body, whole)
+}
+
+// send sends a request whose body is whole.
+func (r *relay) send(st *channel.Stream, m *mapping, head, body []byte) error {
+	if m.waits && m.target.h2 != nil {
+		var sent bool
+		var err error
+		if body, sent, err = r.overH2(st, m, head, body); sent {
+			return err
+		}
+	}
+	return r.overH1(st, m, body, true)
+}
+
+// overH1 sends the request over HTTP/1.1. A connection that the server had
+// closed while it was idle is replaced by a new one, if the server cannot
+// have acted on the request.
+func (r *relay) overH1(st *channel.Stream, m *mapping, body []byte, whole bool) error {
+	t := m.target
 	for stale := false; ; stale = true {
 		c, err := r.connect(st, t, stale)
 		if err != nil {
@@ -145,7 +165,7 @@ func (r *relay) exchange(st *channel.Stream, t *target) error {
 			st.Abort(channel.CodeUnreachable, err.Error())
 			return err
 		}
-		again, err := r.once(st, t, c, body, whole)
+		again, err := r.once(st, m, c, body, whole)
 		if !again {
 			return err
 		}
@@ -161,13 +181,18 @@ var (
 
 // once tries one connection. again says that it was stale and another may be
 // tried.
-func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole bool) (again bool, err error) {
+func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole bool) (again bool, err error) {
+	t := m.target
 	st.Notify(func() { // a gateway that takes the request back ends what we wait for
 		if st.Err() != nil {
 			c.raw.Close()
 		}
 	})
-	defer st.Notify(nil)
+	defer func() {
+		if !r.handed { // else it stays until the answer is there
+			st.Notify(nil)
+		}
+	}()
 	if !safe(r.method) {
 		st.Started(string(r.method) == "PUT" || string(r.method) == "DELETE") // for others it makes no difference
 	}
@@ -177,7 +202,7 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 	} else {
 		r.out = append(r.out, body...)
 	}
-	c.within(r.p.cfg.AnswerTime)
+	c.within(r.p.live.Load().cfg.AnswerTime)
 	_, err = c.Write(r.out)
 	r.out = r.out[:n]
 	if err != nil { // the server has not all of it, and cannot have acted on it
@@ -194,14 +219,26 @@ func (r *relay) once(st *channel.Stream, t *target, c *conn, body []byte, whole 
 		c.unbounded()                                                 // the time begins to run when all is sent
 		go func() { sender <- r.sendBody(st, c, int64(len(body))) }() // waited for in finish
 	}
-	err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
+	switch {
+	case sender != nil || len(r.upgrade) > 0:
+		err = c.rd.ResponseTo(&r.res, r.method, r.upgrade)
+	case m.waits && !c.used: // it is not stale
+		r.park(st, m, c)
+		return false, nil
+	default:
+		var long bool
+		if long, err = r.response(c); long {
+			r.park(st, m, c)
+			return false, nil
+		}
+	}
 	if err != nil && sender == nil && c.used && safe(r.method) && st.Err() == nil && closed(c, err) {
 		r.count(c)
 		c.raw.Close()
 		return true, nil
 	}
 	if err == nil {
-		r.heard(t)
+		r.heard()
 	}
 	if err == nil && r.res.Status == http.StatusSwitchingProtocols {
 		r.leave() // it stays for as long as the client likes
@@ -253,45 +290,10 @@ func (r *relay) finish(st *channel.Stream, t *target, c *conn, sender chan error
 	return nil
 }
 
-// broken ends a stream whose request failed.
-func (r *relay) broken(st *channel.Stream, c *conn, err error) error {
-	if c != nil {
-		c.raw.Close()
-	}
-	if st.Err() != nil {
-		return nil // the gateway took it back: that is why
-	}
-	st.Abort(code(err), err.Error())
-	return err
-}
-
-// closed says that a server closed its connection before a byte of its
-// answer.
-func closed(c *conn, err error) bool {
-	var bad *h1.Error
-	return c.rd.Buffered() == 0 && !errors.As(err, &bad) && !errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-func code(err error) channel.Code {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return channel.CodeTimeout
-	}
-	return channel.CodeFailed
-}
-
-// safe says that a method has no effect (RFC 9110, section 9.2.1).
-func safe(method []byte) bool {
-	switch string(method) {
-	case "GET", "HEAD", "OPTIONS", "PROPFIND":
-		return true
-	}
-	return false
-}
-
 // sendBody sends the rest of a request's body as it arrives. The time for the
 // answer begins to run at its end.
 func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
-	defer func() { c.raw.SetReadDeadline(time.Now().Add(r.p.cfg.AnswerTime)) }()
+	defer func() { c.raw.SetReadDeadline(time.Now().Add(r.p.live.Load().cfg.AnswerTime)) }()
 	length := r.length
 	var chunk []byte
 	for {
@@ -313,7 +315,7 @@ func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
 			chunk = h1.AppendChunk(chunk[:0], p)
 			p = chunk
 		}
-		c.raw.SetWriteDeadline(time.Now().Add(r.p.cfg.AnswerTime))
+		c.raw.SetWriteDeadline(time.Now().Add(r.p.live.Load().cfg.AnswerTime))
 		if _, err := c.Write(p); err != nil {
 			return err
 		}
@@ -332,7 +334,7 @@ func (r *relay) sendBody(st *channel.Stream, c *conn, sent int64) error {
 // answer passes the answer's head and body on.
 func (r *relay) answer(st *channel.Stream, c *conn) error {
 	r.status = r.res.Status
-	r.reason()
+	reason(&r.res)
 	r.head = r.res.AppendCompact(r.head[:0])
 	if h1.NoBody(r.method, r.res.Status) || r.res.Length == 0 {
 		return st.Respond(r.head, nil, true)
@@ -350,7 +352,7 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 		return err
 	}
 	for {
-		c.within(r.p.cfg.AnswerTime)
+		c.within(r.p.live.Load().cfg.AnswerTime)
 		n, err := body.Read(*buf)
 		switch {
 		case err == io.EOF || err == nil && body.Done():
@@ -362,22 +364,6 @@ func (r *relay) answer(st *channel.Stream, c *conn) error {
 			return err
 		}
 	}
-}
-
-// reason makes the status line of a refusal say that the inside gave it: the
-// server's own words without blanks behind CMGConnector_.
-func (r *relay) reason() {
-	if r.res.Status < 400 {
-		if len(r.res.Reason) == 0 {
-			r.res.Reason = []byte(http.StatusText(r.res.Status))
-		}
-		return
-	}
-	words := string(r.res.Reason)
-	if strings.TrimSpace(words) == "" {
-		words = http.StatusText(r.res.Status)
-	}
-	r.res.Reason = append([]byte("CMGConnector_"), strings.Join(strings.Fields(words), "")...)
 }
 
 // buffers are for pieces of an answer's body.

@@ -93,8 +93,9 @@ func (t *traffic) resolve(prefix string, target *target, routes []cmg.Route) []*
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rows := make([]*row, len(t.p.places))
-	for i, pl := range t.p.places {
+	places := *t.p.fleet.ever.Load()
+	rows := make([]*row, len(places))
+	for i, pl := range places {
 		g := pl.label
 		n := rowName{name, prefix, g, target.address}
 		if t.rows[n] == nil && len(t.rows) >= maxRows {

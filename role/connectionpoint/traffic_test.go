@@ -14,9 +14,7 @@ import (
 // bookkeeping is a point's traffic without a point that runs.
 func bookkeeping(now *time.Time) *traffic {
 	p := &Point{cfg: Config{Name: "cp-1", Gateways: Plain("gw-1:10140", "gw-2:10140"), Now: func() time.Time { return *now }}}
-	if err := p.addPlaces(); err != nil {
-		panic(err)
-	}
+	p.fleet.plan(p.cfg, p)
 	p.traffic = newTraffic(p)
 	return p.traffic
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -25,6 +24,7 @@ type target struct {
 	address string // host:port to dial
 	host    string // for the Host field
 	tls     *tls.Config
+	h2      *h2Pool // for requests that wait; nil: not over TLS
 	origin
 	most   int64          // failures in a row; -1: any number
 	broken chan<- *target // takes it when there were as many
@@ -75,18 +75,17 @@ const (
 type upstreams struct {
 	own     *tls.Config            // for servers that are not listed
 	tls     map[string]*tls.Config // by scheme://host:port
-	log     *slog.Logger
 	origins OriginConfig
-	broken  chan *target
-	mending sync.WaitGroup
+	broken  chan<- *target // takes those that cannot be reached
+
+	answerTime time.Duration
 
 	mu  sync.Mutex
 	all map[string]*target
 }
 
-func newUpstreams(id *auth.Identity, c Config) (*upstreams, error) {
-	u := &upstreams{own: id.Client(), tls: map[string]*tls.Config{}, log: c.Log, origins: c.Origins,
-		broken: make(chan *target, 64), all: map[string]*target{}}
+func newUpstreams(id *auth.Identity, c Config, broken chan<- *target) (*upstreams, error) {
+	u := &upstreams{own: id.Client(), answerTime: c.AnswerTime, tls: map[string]*tls.Config{}, origins: c.Origins, broken: broken, all: map[string]*target{}}
 	for _, t := range c.Targets {
 		key, _, err := splitTarget(t.URL)
 		if err != nil {
@@ -151,12 +150,14 @@ func (u *upstreams) target(s string) (*target, string, error) {
 		t.tls = conf.Clone()
 		t.tls.ServerName = host
 		t.tls.NextProtos = []string{"http/1.1"}
+		t.h2 = newH2Pool(t)
 	}
 	u.all[key] = t
 	return t, base, nil
 }
 
-func (u *upstreams) close() {
+// retire closes what is idle. What is under way ends by itself.
+func (u *upstreams) retire() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, t := range u.all {
@@ -167,12 +168,60 @@ func (u *upstreams) close() {
 		}
 		t.idle = nil
 		t.mu.Unlock()
+		if t.h2 != nil {
+			t.h2.retire()
+		}
 	}
 }
 
-// tend closes connections that have been idle for too long, until ctx ends:
-// those of a target that nobody asks for any more as well.
-func (u *upstreams) tend(ctx context.Context) {
+// close ends all connections.
+func (u *upstreams) close() {
+	u.retire()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		if t.h2 != nil {
+			t.h2.close()
+		}
+	}
+}
+
+// retired are the upstreams of earlier configurations on which requests still
+// wait.
+type retired struct {
+	mu  sync.Mutex
+	all []*upstreams
+}
+
+func (r *retired) add(u *upstreams) {
+	u.retire()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, u)
+}
+
+// tend looks after them, and forgets those that nobody needs any more.
+func (r *retired) tend(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = slices.DeleteFunc(r.all, func(u *upstreams) bool {
+		u.tend(now)
+		return u.http2() == 0
+	})
+}
+
+func (r *retired) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.all {
+		u.close()
+	}
+	r.all = nil
+}
+
+// tendUpstreams closes connections that have been idle for too long, until
+// ctx ends: those of a target that nobody asks for any more as well.
+func (p *Point) tendUpstreams(ctx context.Context) {
 	tick := time.NewTicker(keepIdle / 3)
 	defer tick.Stop()
 	for {
@@ -180,13 +229,21 @@ func (u *upstreams) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			u.mu.Lock()
-			for _, t := range u.all {
-				t.mu.Lock()
-				t.drop(now)
-				t.mu.Unlock()
-			}
-			u.mu.Unlock()
+			p.live.Load().pool.tend(now)
+			p.retired.tend(now)
+		}
+	}
+}
+
+func (u *upstreams) tend(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.all {
+		t.mu.Lock()
+		t.drop(now)
+		t.mu.Unlock()
+		if t.h2 != nil {
+			t.h2.tend(now, u.answerTime)
 		}
 	}
 }
@@ -269,17 +326,21 @@ func (t *target) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	raw = channel.Quick(raw)
-	c := &conn{Conn: raw, raw: raw}
 	if t.tls != nil {
 		s := tls.Client(raw, t.tls)
 		if err := s.HandshakeContext(ctx); err != nil {
 			raw.Close()
 			return nil, fmt.Errorf("tls to %s: %w", t.address, err)
 		}
-		c.Conn = s
+		return newConn(s, raw), nil
 	}
+	return newConn(raw, raw), nil
+}
+
+func newConn(over, raw net.Conn) *conn {
+	c := &conn{Conn: over, raw: raw}
 	c.rd = h1.NewReader(c)
-	return c, nil
+	return c
 }
 
 func (c *conn) Read(p []byte) (int, error) {

@@ -59,7 +59,7 @@ func TestKeepAlive(t *testing.T) {
 	if n := opened.Load(); n > 8 {
 		t.Errorf("%d connections were opened", n)
 	}
-	for _, u := range r.p.pool.all { // and what is idle for long is closed, also if nobody asks
+	for _, u := range r.p.live.Load().pool.all { // and what is idle for long is closed, also if nobody asks
 		u.mu.Lock()
 		if len(u.idle) == 0 {
 			t.Errorf("%d idle connections to %s", len(u.idle), u.address)
@@ -105,7 +105,7 @@ func TestStale(t *testing.T) {
 	}
 	kept := func() { // the answer is there a moment before its connection is
 		for {
-			for _, u := range r.p.pool.all {
+			for _, u := range r.p.live.Load().pool.all {
 				u.mu.Lock()
 				n := len(u.idle)
 				u.mu.Unlock()

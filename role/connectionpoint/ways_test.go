@@ -146,8 +146,8 @@ func TestOnePort(t *testing.T) {
 			soon(t, "two channels to each of four instances", 20*time.Second, found)
 			close()
 			soon(t, "all channels are lost", 5*time.Second, func() bool { return len(d.held()) == 0 })
-			if p.places[0].found() > 0 {
-				soon(t, "that is noticed", 5*time.Second, func() bool { return p.places[0].found() == 0 })
+			if p.fleet.places()[0].found() > 0 {
+				soon(t, "that is noticed", 5*time.Second, func() bool { return p.fleet.places()[0].found() == 0 })
 			}
 			d.listen(transportHTTPS, at, names...)
 			soon(t, "all are there again", 30*time.Second, found)

@@ -73,6 +73,7 @@ type budget struct {
 	sent  func() int64 // bytes since the start
 	ended atomic.Bool  // there is none left, and requests are to be refused
 	cut   atomic.Int64 // answers that were broken off
+	gone  atomic.Bool  // another process writes the file now
 
 	mu    sync.Mutex
 	kept  budgetFile

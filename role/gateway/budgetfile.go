@@ -75,6 +75,9 @@ func openBudget(c BudgetConfig, log *slog.Logger, dir string, sent func() int64,
 // save writes the file so that a crash leaves the old or the new one. It is
 // called with mu held.
 func (b *budget) save(now time.Time, clean bool) {
+	if b.gone.Load() {
+		return
+	}
 	b.kept.Clean, b.kept.Allowance = clean, max(int64(b.kept.Rate*budgetGap), b.conf.Bytes/1000)
 	was := b.bad
 	if b.bad = b.write(); b.bad != nil {
@@ -101,6 +104,14 @@ func (b *budget) write() error {
 		return err
 	}
 	return os.Rename(f.Name(), b.file)
+}
+
+// retire leaves the file to the process that takes this one's place. What is
+// sent from here on is covered by what that one counts unseen.
+func (b *budget) retire() {
+	if b != nil {
+		b.gone.Store(true)
+	}
 }
 
 // loadBudget opens the budget, if there is to be one.

@@ -23,6 +23,7 @@ type channels struct {
 	wg       sync.WaitGroup
 	greeting chan struct{} // a place for each that has not shown yet who it is
 	n        atomic.Uint64
+	came     sync.Map // *channel.Session → channelRow
 }
 
 func (cs *channels) begin(ctx context.Context) {
@@ -55,7 +56,7 @@ func (cs *channels) serve(f func(ctx context.Context)) { cs.wg.Go(func() { f(cs.
 // asked for the channel's protocol in its handshake.
 func (g *Gateway) takeChannel(t *tls.Conn) {
 	wire := t.NetConn().(*channel.Gather)
-	if !g.channels.enter() {
+	if g.draining.Load() || !g.channels.enter() {
 		t.Close()
 		return
 	}
@@ -152,7 +153,7 @@ func (g *Gateway) openSocket(under *tls.Conn, host string, fields http.Header) *
 	}
 	under.SetDeadline(time.Time{})
 	under.NetConn().(*channel.Gather).Buffer(channelReadBuffer)
-	return tls.Server(channel.NewGather(s, oneRecord), g.channel)
+	return tls.Server(channel.NewGather(s, oneRecord), g.live.Load().channel)
 }
 
 // greetPoint makes a channel of a connection. nil: it was refused.
@@ -170,7 +171,7 @@ func (g *Gateway) greetPoint(ctx context.Context, t *tls.Conn) (s *channel.Sessi
 		return nil, "", nil
 	}
 	s, err := channel.Outside(t, channel.Config{Name: g.cfg.Name, Connection: g.nextID(), Log: g.log, Version: site.version(),
-		Published: func(version uint64, doc []byte) error { return g.takePublication(site, version, doc) }})
+		Published: func(version uint64, doc []byte) error { return g.takePublication(site, version, doc) }, Keys: g.tickets.take})
 	if err != nil {
 		g.log.Warn("a channel was refused", "connection_point", name.Name, "err", err)
 		return nil, "", nil
@@ -180,6 +181,8 @@ func (g *Gateway) greetPoint(ctx context.Context, t *tls.Conn) (s *channel.Sessi
 
 func (g *Gateway) serveChannel(ctx context.Context, site *served, s *channel.Session, peer, way string) {
 	g.log.Info("channel is up", "site", site.code, "connection_point", peer, "connection", s.Connection(), "transport", way)
+	g.channels.note(s, site.code, peer, way)
+	defer g.channels.forget(s)
 	site.points.add(peer, s)
 	g.updateReadiness()
 	err := s.Run(ctx)
@@ -206,7 +209,7 @@ func (g *Gateway) serveChannels(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		g.channels.serve(func(ctx context.Context) {
-			g.meet(ctx, tls.Server(channel.NewWire(c, channelReadBuffer), g.channel), wayTCP)
+			g.meet(ctx, tls.Server(channel.NewWire(c, channelReadBuffer), g.live.Load().channel), wayTCP)
 		})
 	}
 }

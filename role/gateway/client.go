@@ -28,11 +28,12 @@ type timeLimits struct {
 	park   time.Duration // a request that waits longer holds no buffers
 	linger time.Duration // after a refusal, for what the client still sends
 	point  time.Duration // for a connection point that a request could be sent to
+	settle time.Duration // in a drain, for who is connected to ask once more and be told
 }
 
 func usual() timeLimits {
 	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute, tunnel: 10 * time.Minute,
-		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second}
+		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second}
 }
 
 // keepUnused is how much of a body that nobody wanted is read so that the
@@ -55,9 +56,13 @@ type client struct {
 
 	framing h1.Framing
 	chunked bool
+	last    bool // the answer is whole, and nothing follows it
 	timer   *time.Timer
 	readBy  time.Time // the deadline of reads, as set last; zero: not known
 	writeBy time.Time // of writes
+
+	conns *sync.WaitGroup // of the goroutines that serve clients
+	waits *channel.Stream // of the parked request; nil: none is
 
 	idle   atomic.Bool
 	ending atomic.Bool
@@ -74,8 +79,8 @@ type client struct {
 
 var past = time.Unix(1, 0)
 
-func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState) *client {
-	c := &client{g: g, tls: t, wire: wire, in: meteredSource{src: t}}
+func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.ConnectionState, conns *sync.WaitGroup) *client {
+	c := &client{g: g, tls: t, wire: wire, conns: conns, in: meteredSource{src: t}}
 	c.rd = h1.NewReader(&c.in)
 	c.rd.Slow = func() { c.setReadBy(time.Now().Add(g.limits.head)) }
 	host, _, _ := net.SplitHostPort(t.RemoteAddr().String())
@@ -85,14 +90,26 @@ func newClient(g *Gateway, t *tls.Conn, wire *channel.Gather, state *tls.Connect
 
 // serve answers requests until the connection ends.
 func (c *client) serve(ctx context.Context) {
-	defer c.close()
 	if !c.g.clients.add(c) {
+		c.close()
 		return
 	}
-	defer c.g.clients.remove(c)
-	for c.next(ctx) {
+	c.loop(ctx, true)
+}
+
+// loop answers requests until the connection ends, or a request is parked
+// and goes on without this goroutine.
+func (c *client) loop(ctx context.Context, again bool) {
+	for again {
+		again = c.next(ctx)
+	}
+	if c.waits != nil {
+		c.conns.Go(func() { c.stay(ctx) })
+		return
 	}
 	c.g.accounts.none.tally(c.x.bill.shard, noPoint, 0, 0).Add(0, c.in.n-c.paid, 0) // what became no request
+	c.g.clients.remove(c)
+	c.close()
 }
 
 // end closes the connection whatever it is doing.
@@ -119,7 +136,7 @@ func (c *client) next(ctx context.Context) bool {
 		c.out = small(c.out)
 		c.readWithin(c.g.limits.idle)
 		c.idle.Store(true)
-		if c.ending.Load() || c.g.draining.Load() {
+		if c.ending.Load() {
 			return false
 		}
 		err := c.rd.Wait()
@@ -149,9 +166,17 @@ func (c *client) next(ctx context.Context) bool {
 	if c.req.Length != 0 {
 		x.body = clientBody{c}
 	}
-	err := x.run(ctx)
-	again := err == nil && c.finish()
-	x.account(c.taken())
+	return c.ended(x.run(ctx))
+}
+
+// ended is what follows a request, and says whether the connection can be
+// used again. Nothing follows one that is parked.
+func (c *client) ended(err error) (again bool) {
+	if err == errParked {
+		return false
+	}
+	again = err == nil && c.finish()
+	c.x.account(c.taken())
 	if err != nil {
 		c.end()
 	}
@@ -307,6 +332,7 @@ func (c *client) answer(r *h1.Response, first []byte, end bool) error {
 	case c.ending.Load() || c.g.draining.Load() || c.g.memory.level() >= memoryTight:
 		c.framing.Close = true
 	}
+	c.last = end && c.framing.Close
 	if r.Length < 0 && end {
 		r.Length = int64(len(first))
 	}
@@ -337,6 +363,9 @@ func (c *client) piece(p []byte, end bool) error {
 func (c *client) flush() error {
 	if len(c.out) == 0 {
 		return nil
+	}
+	if c.last && len(c.out) <= oneRecord {
+		c.wire.Delay() // for the alert behind it
 	}
 	err := c.write(c.out)
 	if !c.chunked {

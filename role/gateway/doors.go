@@ -24,17 +24,19 @@ func (g *Gateway) open(ctx context.Context) (d *doors, err error) {
 		}
 	}()
 	if g.cfg.Channel != noDoor {
-		if d.channel, err = net.Listen("tcp", g.cfg.Channel); err != nil {
+		if d.channel, err = g.cfg.Sockets.Listen(ctx, "channel", g.cfg.Channel, nil); err != nil {
 			return nil, fmt.Errorf("gateway: listen for connection points: %w", err)
 		}
 	}
-	front, err := listen(ctx, g.cfg.Listen, g.cfg.ReusePort)
+	front, err := g.cfg.Sockets.Listen(ctx, "clients", g.cfg.Listen, func(ctx context.Context, addr string) (net.Listener, error) {
+		return listen(ctx, addr, g.cfg.ReusePort)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("gateway: listen for clients: %w", err)
 	}
 	d.front = append(d.front, front)
 	if g.cfg.ChannelHTTPS != "" {
-		own, err := net.Listen("tcp", g.cfg.ChannelHTTPS)
+		own, err := g.cfg.Sockets.Listen(ctx, "channel-https", g.cfg.ChannelHTTPS, nil)
 		if err != nil {
 			return nil, fmt.Errorf("gateway: listen for connection points by HTTPS: %w", err)
 		}
@@ -58,6 +60,10 @@ func (d *doors) closeFront() {
 
 func (d *doors) close() {
 	d.closeFront()
+	d.closeChannel()
+}
+
+func (d *doors) closeChannel() {
 	if d.channel != nil {
 		d.channel.Close()
 	}

@@ -46,11 +46,13 @@ type exchange struct {
 	res      h1.Response
 	started  time.Time
 	bill     bill
-	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
-	share    share  // of its connection point's load
+	upgrade  []byte     // protocols that the client offers to go on with; its memory is used again
+	share    share      // of its connection point's load
+	inside   *callerRow // one of whose places it holds; nil: they are not limited
 
-	gone   atomic.Bool // see abandon
-	stream atomic.Pointer[channel.Stream]
+	gone     atomic.Bool // see abandon
+	attempts attempts
+	stream   atomic.Pointer[channel.Stream]
 }
 
 // An answerer writes an answer to one client.
@@ -67,6 +69,7 @@ type answerer interface {
 	watch(st *channel.Stream) (unwatch func())
 	// wait blocks until st has something to say. Its error is that the
 	// client has gone.
+	// errParked leaves what is to come to resume.
 	wait(ctx context.Context, st *channel.Stream) error
 }
 
@@ -74,13 +77,21 @@ type answerer interface {
 var errGone = errors.New("the client has gone")
 
 // run answers the request. An error means that the connection to the client
-// is of no more use.
+// is of no more use; but for errParked, which means that the request waits:
+// see resume.
 func (x *exchange) run(ctx context.Context) error {
-	g := x.g
 	x.begin(methodName(x.req.Method), x.req.Path)
-	g.counts.inFlight.Add(1)
+	x.g.counts.inFlight.Add(1)
+	return x.settle(x.pass(ctx))
+}
+
+// settle ends a request, unless it is parked.
+func (x *exchange) settle(err error) error {
+	if err == errParked {
+		return err
+	}
+	g := x.g
 	defer g.counts.inFlight.Add(-1)
-	err := x.pass(ctx)
 	x.bill.took = g.now().Sub(x.started)
 	if err == nil {
 		return nil
@@ -172,7 +183,7 @@ func allowed(methods []string, m string) bool {
 // this gateway has to say.
 func (x *exchange) compact() error {
 	x.caller.Gateway = x.g.cfg.Name
-	signed, err := x.site.signer.Sign(x.caller, x.started)
+	signed, err := x.g.live.Load().of(x.site).signer.Sign(x.caller, x.started)
 	if err != nil {
 		return err
 	}

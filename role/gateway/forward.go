@@ -29,19 +29,31 @@ func (x *exchange) forward(ctx context.Context) error {
 	if err := x.readFirst(); err != nil {
 		return err
 	}
-	var tried []string
-	var last error
-	deadline := time.Now().Add(x.g.limits.point)
-	for repeats := 0; ; {
-		pt, s := x.site.points.pick(tried)
+	x.attempts = attempts{deadline: time.Now().Add(x.g.limits.point)}
+	return x.attempt(ctx)
+}
+
+// attempts are how often a request was sent already.
+type attempts struct {
+	tried    []string // names of connection points
+	last     error
+	deadline time.Time
+	repeats  int
+}
+
+// attempt sends the request until it is answered or cannot be sent again.
+func (x *exchange) attempt(ctx context.Context) error {
+	a := &x.attempts
+	for {
+		pt, s := x.site.points.pick(a.tried)
 		switch {
-		case last != nil && !lost(last) && (s == nil || slices.Contains(tried, pt.name)), len(tried) == maxTries:
-			return x.failure(last) // every connection point has said no
+		case a.last != nil && !lost(a.last) && (s == nil || slices.Contains(a.tried, pt.name)), len(a.tried) == maxTries:
+			return x.failure(a.last) // every connection point has said no
 		case s == nil:
-			if x.site.points.wait(ctx, deadline, cap(x.head)+cap(x.first)) {
+			if x.site.points.wait(ctx, a.deadline, cap(x.head)+cap(x.first)) {
 				continue
 			}
-			return cmg.Refuse(503, "CMGService_NoConnectionPoint", "no connection point is connected to this gateway", last)
+			return cmg.Refuse(503, "CMGService_NoConnectionPoint", "no connection point is connected to this gateway", a.last)
 		}
 		st, err := s.Open(x.inwardHead(s), x.inline(), x.whole && len(x.first) <= channel.MaxInline && len(x.upgrade) == 0)
 		if err == nil {
@@ -53,28 +65,40 @@ func (x *exchange) forward(ctx context.Context) error {
 			if x.site.points.least {
 				x.share = pt.load.take()
 			}
-			err = x.follow(ctx, st)
+			if err = x.follow(ctx, st); err == errParked {
+				return err // its share goes on: see resume
+			}
 			x.share.end(false)
 			x.stream.Store(nil)
 			st.Close()
 		}
-		var se *channel.StreamError
-		switch {
-		case err == nil || x.begun || !errors.As(err, &se):
+		if again, err := x.verdict(pt, err); !again {
 			return err
-		case x.gone.Load():
-			return errors.Join(errGone, err)
 		}
-		last, tried, deadline = err, append(tried, pt.name), time.Now().Add(x.g.limits.point)
-		if !se.Untouched {
-			repeats++
-		}
-		if repeats > 1 || !x.mayRepeat(se) {
-			return x.failure(err)
-		}
-		x.g.counts.repeated.Add(1)
-		x.g.log.Info("sending a request again", "request", x.id, "err", err, "untouched", se.Untouched)
 	}
+}
+
+// verdict says whether a request that was sent to pt is to be sent again. If
+// not, the error is what became of it.
+func (x *exchange) verdict(pt *point, err error) (again bool, _ error) {
+	var se *channel.StreamError
+	switch {
+	case err == nil || x.begun || !errors.As(err, &se):
+		return false, err
+	case x.gone.Load():
+		return false, errors.Join(errGone, err)
+	}
+	a := &x.attempts
+	a.last, a.tried, a.deadline = err, append(a.tried, pt.name), time.Now().Add(x.g.limits.point)
+	if !se.Untouched {
+		a.repeats++
+	}
+	if a.repeats > 1 || !x.mayRepeat(se) {
+		return false, x.failure(err)
+	}
+	x.g.counts.repeated.Add(1)
+	x.g.log.Info("sending a request again", "request", x.id, "err", err, "untouched", se.Untouched)
+	return true, nil
 }
 
 func lost(err error) bool {
@@ -193,7 +217,16 @@ func (x *exchange) follow(ctx context.Context, st *channel.Stream) error {
 	if err := x.sendBody(st); err != nil {
 		return err
 	}
-	if err := x.out.wait(ctx, st); err != nil {
+	if err := x.out.wait(ctx, st); err != errParked {
+		return x.receive(st, err)
+	}
+	return errParked
+}
+
+// receive passes the answer on, once it is there; err says that the client
+// has not waited for it.
+func (x *exchange) receive(st *channel.Stream, err error) error {
+	if err != nil {
 		st.Reset(channel.CodeCancelled, "the client has gone")
 		if r := new(cmg.Refusal); errors.As(err, &r) {
 			return err // the client is there, and is told

@@ -26,22 +26,30 @@ func gateOf(s *served, r *cmg.Route) *gate.Gate {
 // admit sends a request inward once there is room for it: among its caller's,
 // at its route's gate, then at that of all.
 func (x *exchange) admit(ctx context.Context) error {
-	leave, err := x.enterCaller()
-	if err != nil {
+	if err := x.enterCaller(); err != nil {
 		return err
-	}
-	if leave != nil {
-		defer leave()
 	}
 	if err := x.enter(ctx, x.route.gate); err != nil {
+		x.leaveCaller()
 		return err
 	}
-	defer x.route.gate.Leave()
 	if err := x.enter(ctx, x.g.gate); err != nil {
+		x.route.gate.Leave()
+		x.leaveCaller()
 		return err
 	}
-	defer x.g.gate.Leave()
-	return x.forward(ctx)
+	return x.leave(x.forward(ctx))
+}
+
+// leave makes room again, unless the request is parked: then it keeps its
+// places until it is answered.
+func (x *exchange) leave(err error) error {
+	if err != errParked {
+		x.g.gate.Leave()
+		x.route.gate.Leave()
+		x.leaveCaller()
+	}
+	return err
 }
 
 func (x *exchange) enter(ctx context.Context, g *gate.Gate) error {

@@ -11,11 +11,8 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -26,6 +23,7 @@ import (
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/content"
 	"github.com/opencmg/cmg/gate"
+	"github.com/opencmg/cmg/handover"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -44,6 +42,7 @@ type Config struct {
 	StateDir       string               `json:"state_dir"`       // keeps the last good publication
 	Content        ContentConfig        `json:"content"`         // what main makes Links of
 	Status         string               `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
+	Predrain       time.Duration        `json:"predrain"`        // served as ever, but not ready, before a drain begins: for a balancer to notice
 	Drain          time.Duration        `json:"drain"`           // for requests under way when told to stop; 0: 20 s
 	MaxConnections int                  `json:"max_connections"` // client connections at once; 0: 16,384
 	AccessLog      web.RequestLogConfig `json:"access_log"`      // which requests are logged
@@ -54,9 +53,12 @@ type Config struct {
 	Choice         Choice               `json:"choice"`          // of the connection point for a request; empty: round-robin
 	Waiting        WaitingConfig        `json:"waiting"`         // requests that no connection point is there for
 
-	Links content.Links    `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content of the first site
-	Log   *slog.Logger     `json:"-"` // nil is silent
-	Now   func() time.Time `json:"-"` // nil: time.Now
+	Links   content.Links     `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content of the first site
+	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
+	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the gateway's own
+	Health  *web.Health       `json:"-"` // told how it fares; nil: one of its own
+	Log     *slog.Logger      `json:"-"` // nil is silent
+	Now     func() time.Time  `json:"-"` // nil: time.Now
 }
 
 // ContentConfig says where packages are kept and how their locations are signed.
@@ -74,8 +76,9 @@ type Gateway struct {
 	log        *slog.Logger
 	now        func() time.Time
 	sites      []*served // all of them, the first first
-	channel    *tls.Config
-	front      *tls.Config
+	live       atomic.Pointer[snapshot]
+	reload     *web.Reloader
+	tickets    tickets
 	health     *web.Health
 	slots      *pointSlots
 	waiting    *waiting
@@ -92,45 +95,33 @@ type Gateway struct {
 	judging  sync.Mutex // of readiness
 	limits   timeLimits
 	draining atomic.Bool
+	settled  chan struct{} // closed when nobody is waited for any more who has asked for nothing
 	clients  clients
+
+	accepting sync.WaitGroup // at the doors of clients
 }
 
 // New checks c, reads its files and returns a Gateway that has started
 // nothing.
 func New(c Config) (*Gateway, error) {
-	c = c.withDefaults()
-	g := &Gateway{cfg: c, log: c.Log, now: c.Now, health: web.NewHealth(string(cmg.RoleGateway)), ids: newRequestIDs(), limits: usual()}
-	var err error
-	if err = c.Choice.check(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+	s, err := build(c)
+	if err != nil {
+		return nil, err
 	}
-	g.slots, g.waiting = newPointSlots(), &waiting{}
-	if g.waiting.WaitingConfig, err = c.Waiting.withDefaults(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
+	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, slots: newPointSlots(), waiting: &waiting{WaitingConfig: s.cfg.Waiting},
+		ids: newRequestIDs(), limits: usual(), settled: make(chan struct{})}
+	if g.health == nil {
+		g.health = web.NewHealth(string(cmg.RoleGateway))
 	}
-	if err = g.loadSites(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	if g.cfg.Name == "" {
-		g.cfg.Name = g.identity.Name().Name
-	}
-	if c.StateDir == "" {
-		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
-	}
-	g.accounts = newAccounts(c.Log, c.MaxCallers)
-	if err := c.AccessLog.Check(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	if g.cfg.Budget, err = c.Budget.withDefaults(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	if g.cfg.CallerLimits, err = c.CallerLimits.withDefaults(); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
+	g.live.Store(s)
+	g.addSites(s)
+	g.tickets.begin(g)
+	g.accounts = newAccounts(g.log, g.cfg.MaxCallers)
 	g.memory = newMemoryGuard()
-	g.gate = gate.New(gate.Config{Limit: max(c.MaxRequests, 1), Reserve: true})
-	g.requestLog = web.NewRequestLog(c.Log, c.AccessLog)
-	g.clients.slots = make(chan struct{}, c.MaxConnections)
+	g.gate = gate.New(gate.Config{Limit: max(g.cfg.MaxRequests, 1), Reserve: true})
+	g.requestLog = web.NewRequestLog(g.log, g.cfg.AccessLog)
+	g.clients.slots = make(chan struct{}, g.cfg.MaxConnections)
+	g.reload = web.NewReloader(g.health, g.log, c.Again, func() Config { return g.live.Load().given }, g.install, g.files)
 	g.publishStatus()
 	return g, nil
 }
@@ -196,7 +187,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 	}
 	if g.cfg.Status != "" {
-		ln, err := net.Listen("tcp", g.cfg.Status)
+		ln, err := g.cfg.Sockets.Listen(ctx, "status", g.cfg.Status, nil)
 		if err != nil {
 			return fmt.Errorf("gateway: listen for status: %w", err)
 		}
@@ -207,25 +198,28 @@ func (g *Gateway) Run(ctx context.Context) error {
 		run(&back, func() error { return g.serveChannels(inner, doors.channel) })
 	}
 	back.Go(func() { g.requestLog.Run(inner) })
+	back.Go(func() { g.reload.Run(inner) })
+	back.Go(func() { g.tickets.run(inner) })
 	back.Go(func() { g.guardMemory(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })
 	}
+	sctx, stopServing := context.WithCancel(inner) // not before a drain has begun
+	defer stopServing()
+	g.accepting.Add(len(doors.front))
 	for _, ln := range doors.front {
-		run(&fronts, func() error { return g.serveClients(ctx, ln) })
+		run(&fronts, func() error { return g.serveClients(sctx, ln) })
 	}
 	g.log.Info("gateway is up", "name", g.cfg.Name, "clients", doors.front[0].Addr().String(), "channels", doors.channelAddr())
+	g.health.Set("up", nil)
 
 	select {
 	case <-ctx.Done():
 		err = nil
 	case err = <-fail:
 	}
-	g.log.Info("gateway is draining", "requests", g.counts.inFlight.Load())
-	g.draining.Store(true)
-	g.health.Set("draining", errors.New("told to stop"))
-	doors.closeFront()
-	g.clients.drain(g.cfg.Drain)
+	g.leave(doors)
+	stopServing()
 	fronts.Wait()
 	stopInner()
 	doors.close()

@@ -91,6 +91,7 @@ func run(t testing.TB, c Config, change ...func(*Gateway)) *running {
 		c.Log = slog.New(heard{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}), up})
 	}
 	r := &running{t: t, site: getSite(t), gw: must[*Gateway](t)(New(c)), done: make(chan struct{})}
+	r.gw.limits.settle = 50 * time.Millisecond
 	for _, f := range change {
 		f(r.gw)
 	}

@@ -14,15 +14,18 @@ import (
 // kernel then spreads new connections over them.
 func listen(ctx context.Context, addr string, share bool) (net.Listener, error) {
 	var lc net.ListenConfig
-	if share {
-		lc.Control = func(_, _ string, c syscall.RawConn) error {
-			var set error
-			err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-			if err != nil {
-				return err
+	inherited := inherit(&lc)
+	lc.Control = func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) {
+			if set = inherited(int(fd)); set == nil && share {
+				set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 			}
-			return set
+		})
+		if err != nil {
+			return err
 		}
+		return set
 	}
 	return lc.Listen(ctx, "tcp", addr)
 }

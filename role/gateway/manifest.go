@@ -47,7 +47,8 @@ func (x *exchange) manifest(ctx context.Context) error {
 	if x.body != nil {
 		return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes no body", nil)
 	}
-	if x.site.locator == nil {
+	locator := x.g.live.Load().of(x.site).locator
+	if locator == nil {
 		return cmg.Refuse(404, "CMGService_No_Content", "this gateway serves no content", nil)
 	}
 	claims, err := e.trust.Content(x.evidence.Authorization, x.started)
@@ -69,7 +70,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, manifestTime)
 	defer cancel()
-	doc, err := x.site.locator.Locate(ctx, grant, claims.Expires)
+	doc, err := locator.Locate(ctx, grant, claims.Expires)
 	var refused *cmg.Refusal
 	if errors.As(err, &refused) {
 		return refused

@@ -41,6 +41,8 @@ var (
 	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.", "site")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
+	mReloads       = metric("config_reloads_total", meter.Counter, "Attempts to take the configuration anew.", "result")
+	mReloadBad     = metric("config_refused", meter.Gauge, "1 while the last configuration was refused and the one before is in force.")
 	mBudget        = metric("budget_bytes", meter.Gauge, "Bytes that may be sent to clients in the budget's window.")
 	mBudgetUsed    = metric("budget_used_bytes", meter.Gauge, "Bytes sent to clients in the budget's window.")
 	mBudgetState   = metric("budget_state", meter.Gauge, "How the budget stands: 0 fine, 1 warning, 2 critical, 3 exhausted.")
@@ -83,6 +85,9 @@ func (g *Gateway) gather(e *meter.Emit) {
 	})
 	e.Value(mLogged, float64(g.requestLog.Written()))
 	e.Value(mLogDropped, float64(g.requestLog.Dropped()))
+	e.Value(mReloads, float64(g.reload.Taken()), "taken")
+	e.Value(mReloads, float64(g.reload.Refused()), "refused")
+	e.Value(mReloadBad, g.reload.Badness())
 	routes := gate.Stats{}
 	for _, site := range g.sites {
 		site.gather(e, &routes)

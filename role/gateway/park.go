@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -9,10 +10,14 @@ import (
 	"github.com/opencmg/cmg/channel"
 )
 
+// errParked says that a request waits for its answer without the goroutine
+// that brought it: client.stay goes on with it.
+var errParked = errors.New("the request is parked")
+
 // wait blocks until the stream has its answer. A request that waits long is
-// parked: this goroutine then reads the client's connection, with no buffer
-// of ours held, so that a client that goes away is noticed; the answer ends
-// that read.
+// parked: a fresh goroutine then reads the client's connection, with a small
+// stack and no buffer of ours, so that a client that goes away is noticed;
+// the answer ends that read.
 func (c *client) wait(ctx context.Context, st *channel.Stream) error {
 	if c.timer == nil {
 		c.timer = time.NewTimer(c.g.limits.park)
@@ -29,19 +34,21 @@ func (c *client) wait(ctx context.Context, st *channel.Stream) error {
 				<-st.Ready() // the client talks on: it has not gone
 				continue
 			}
-			return c.parkUntil(st)
+			return c.leave(st)
 		}
 	}
 	c.timer.Stop()
 	return nil
 }
 
-func (c *client) parkUntil(st *channel.Stream) error {
+// leave parks the request, unless memory is short.
+func (c *client) leave(st *channel.Stream) error {
 	if c.g.memory.level() >= memoryTight && c.x.harmless() {
 		return errMemory()
 	}
-	if cap(c.out) > 0 {
-		c.out = nil
+	c.slim()
+	if err := c.wire.Settle(); err != nil {
+		return err
 	}
 	c.setReadBy(time.Time{})
 	c.mayEnd = c.x.harmless()
@@ -56,7 +63,41 @@ func (c *client) parkUntil(st *channel.Stream) error {
 	})
 	c.rd.Release()
 	c.g.counts.parked.Add(1)
+	c.waits = st
+	return errParked
+}
+
+// stay reads for as long as the request is parked. What follows has frames
+// of its own: a stack of 4 KiB is enough until then.
+func (c *client) stay(ctx context.Context) {
 	err := c.rd.Wait()
+	c.resume(ctx, err)
+}
+
+// resume goes on with the request, and with those behind it.
+func (c *client) resume(ctx context.Context, err error) {
+	st := c.waits
+	c.waits = nil
+	err = c.x.resume(ctx, st, c.unparked(st, err))
+	c.loop(ctx, c.ended(err))
+}
+
+// resume goes on with a request that was parked on st. err is that of wait.
+func (x *exchange) resume(ctx context.Context, st *channel.Stream, err error) error {
+	err = x.receive(st, err)
+	x.share.end(false)
+	x.stream.Store(nil)
+	st.Close()
+	again, err := x.verdict(x.bill.point, err)
+	if again {
+		err = x.attempt(ctx)
+	}
+	return x.settle(x.leave(err))
+}
+
+// unparked says why the read of a parked request's connection ended: nil,
+// because the answer is there.
+func (c *client) unparked(st *channel.Stream, err error) error {
 	c.g.counts.parked.Add(-1)
 	st.Notify(nil)
 	c.setParked(false)
@@ -73,6 +114,27 @@ func (c *client) parkUntil(st *channel.Stream) error {
 		return errMemory()
 	}
 	return err
+}
+
+// slim gives up what can be made again: a request that waits is to cost
+// little for as long as it does.
+func (c *client) slim() {
+	c.out, c.timer = nil, nil
+	c.req.Fields = nil // views into a buffer that is given back; all that is sent inward is in x.head
+	c.x.slim()
+}
+
+// slim gives up what the answer does not need: the next request makes it
+// again.
+func (x *exchange) slim() {
+	x.signed, x.told, x.address = "", nil, nil
+	x.evidence.Authorization = ""
+	x.head = bytes.Clone(x.head) // of just its size
+	if x.first != nil {
+		body := bytes.Clone(x.first)
+		giveBack(x.first)
+		x.first = body
+	}
 }
 
 func (c *client) setParked(on bool) {

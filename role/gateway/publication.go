@@ -36,6 +36,7 @@ func (g *Gateway) newEdge(s *served, p cmg.Publication) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
+	live := g.live.Load()
 	e := &edge{publication: p, trust: trust, routes: make(map[string]*published, len(p.Routes))}
 	for i := range p.Routes {
 		r := &p.Routes[i]
@@ -43,7 +44,7 @@ func (g *Gateway) newEdge(s *served, p cmg.Publication) (*edge, error) {
 		if err != nil || string(norm) != r.Prefix {
 			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
 		}
-		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: g.cfg.Budget.exempts(r), gate: gateOf(s, r)}
+		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: live.cfg.Budget.exempts(r), gate: gateOf(s, r)}
 		e.longest = max(e.longest, len(r.Prefix))
 	}
 	return e, nil
@@ -90,12 +91,13 @@ func (g *Gateway) loadPublication(s *served) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	s.edge.Store(e)
+	g.tickets.trust(e.publication)
 	g.updateReadiness()
 	return nil
 }
 
 func (g *Gateway) readPublication(s *served, jws string) (*edge, error) {
-	p, err := auth.ReadPublication(s.identity, jws, g.now())
+	p, err := auth.ReadPublication(g.live.Load().of(s).identity, jws, g.now())
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +125,7 @@ func (g *Gateway) takePublication(s *served, version uint64, doc []byte) error {
 		g.log.Error("the publication could not be kept: a restart would not know it", "err", err)
 	}
 	s.edge.Store(e)
+	g.tickets.trust(e.publication)
 	g.updateReadiness()
 	g.log.Info("publication taken", "version", version, "site", e.publication.Site, "routes", len(e.publication.Routes),
 		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys))

@@ -51,7 +51,7 @@ func (b *tokenBucket) take(c CallerLimits, now time.Time) (wait time.Duration) {
 // used. Callers without a row of their own have no bucket: a table that is
 // full is not to make one caller wait for another.
 func (x *exchange) limit() error {
-	row, c := x.bill.caller, x.g.cfg.CallerLimits
+	row, c := x.bill.caller, x.g.live.Load().cfg.CallerLimits
 	if c.Rate == 0 || row == &x.g.accounts.callers.others {
 		return nil
 	}
@@ -63,16 +63,24 @@ func (x *exchange) limit() error {
 	return cmg.Refuse(429, "CMGService_Too_Many_Requests", "this caller has sent more requests than it may for now", nil)
 }
 
-// enterCaller takes one of the places that a caller has inward. The function
-// it gives frees it; nil: there is no limit.
-func (x *exchange) enterCaller() (leave func(), err error) {
-	row, most := x.bill.caller, x.g.cfg.CallerLimits.Concurrent
+// enterCaller takes one of the places that a caller has inward, where that is
+// limited, and leaveCaller frees it.
+func (x *exchange) enterCaller() error {
+	row, most := x.bill.caller, x.g.live.Load().cfg.CallerLimits.Concurrent
 	if most == 0 || row == &x.g.accounts.callers.others {
-		return nil, nil
+		return nil
 	}
 	if row.inside.Add(1) > most {
 		row.inside.Add(-1)
-		return nil, cmg.Refuse(429, "CMGService_Too_Many_Requests", "this caller has as many requests under way as it may", nil)
+		return cmg.Refuse(429, "CMGService_Too_Many_Requests", "this caller has as many requests under way as it may", nil)
 	}
-	return func() { row.inside.Add(-1) }, nil
+	x.inside = row
+	return nil
+}
+
+func (x *exchange) leaveCaller() {
+	if x.inside != nil {
+		x.inside.inside.Add(-1)
+		x.inside = nil
+	}
 }

@@ -18,23 +18,31 @@ type Site struct {
 	Links content.Links `json:"-"` // nil: this gateway serves no content of the site
 }
 
-// A served is one site whose clients this gateway meets: what it published,
-// its connection points, and who this gateway is to it. Nothing of one site
-// serves another.
+// A served is one site whose clients this gateway meets: what it published
+// and its connection points. Nothing of one site serves another. Who this
+// gateway is to it stands in the snapshot.
 type served struct {
-	code     string
-	identity *auth.Identity
-	signer   *auth.CallerSigner
-	points   *points
-	locator  *content.Locator     // nil: no content
-	file     string               // in state_dir, keeps the publication
-	edge     atomic.Pointer[edge] // nil until a publication is known
+	code   string
+	place  int // in the configuration; 0: the first
+	points *points
+	file   string               // in state_dir, keeps the publication
+	edge   atomic.Pointer[edge] // nil until a publication is known
 }
 
-// loadSites reads the identities and makes the TLS settings of them.
-func (g *Gateway) loadSites() error {
+// A party is who this gateway is to one site, as the site's files say.
+type party struct {
+	identity *auth.Identity
+	signer   *auth.CallerSigner
+	locator  *content.Locator // nil: no content
+}
+
+// of gives who this gateway is to a site.
+func (s *snapshot) of(site *served) *party { return &s.parties[site.place] }
+
+// loadParties reads the identities and makes the TLS settings of them.
+func (s *snapshot) loadParties(c *Config) error {
 	var ids []*auth.Identity
-	for i, site := range append([]Site{{IdentityFiles: g.cfg.Identity, Links: g.cfg.Links}}, g.cfg.Sites...) {
+	for i, site := range append([]Site{{IdentityFiles: c.Identity, Links: c.Links}}, c.Sites...) {
 		what := "identity"
 		if i > 0 {
 			what = fmt.Sprintf("sites: entry %d", i)
@@ -43,33 +51,41 @@ func (g *Gateway) loadSites() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		name := id.Name()
-		if name.Role != cmg.RoleGateway {
+		if name := id.Name(); name.Role != cmg.RoleGateway {
 			return fmt.Errorf("%s: the certificate %s is for the role %q, not %q: %w", what, site.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
 		}
-		s := &served{code: name.Site, identity: id, signer: auth.NewCallerSigner(id), file: publicationFile}
-		label := ""
-		if i > 0 {
-			s.file, label = "publication."+name.Site+".jws", name.Site+"/"
-		}
-		s.points = g.newPoints(label)
+		p := party{identity: id, signer: auth.NewCallerSigner(id)}
 		if site.Links != nil {
-			if s.locator, err = content.NewLocator(content.LocatorConfig{Links: site.Links, Now: g.cfg.Now}); err != nil {
+			if p.locator, err = content.NewLocator(content.LocatorConfig{Links: site.Links, Now: c.Now}); err != nil {
 				return fmt.Errorf("%s: content: %w", what, err)
 			}
 		}
-		g.sites, ids = append(g.sites, s), append(ids, id)
+		s.parties, ids = append(s.parties, p), append(ids, id)
 	}
 	sites, err := auth.NewSites(ids...)
 	if err != nil {
 		return err
 	}
-	front, err := auth.GatewayFront(g.cfg.Certificate, g.cfg.Key)
+	front, err := auth.GatewayFront(c.Certificate, c.Key)
 	if err != nil {
 		return err
 	}
-	g.served, g.channel, g.front = g.sites[0], sites.ChannelServer(), sites.WithChannel(front)
+	s.channel, s.front = sites.ChannelServer(), sites.WithChannel(front)
 	return nil
+}
+
+// addSites makes what is kept of each site for as long as the gateway runs.
+func (g *Gateway) addSites(s *snapshot) {
+	for i := range s.parties {
+		code := s.parties[i].identity.Name().Site
+		site, label := &served{code: code, place: i, file: publicationFile}, ""
+		if i > 0 {
+			site.file, label = "publication."+code+".jws", code+"/"
+		}
+		site.points = g.newPoints(label)
+		g.sites = append(g.sites, site)
+	}
+	g.served = g.sites[0]
 }
 
 func (g *Gateway) siteNamed(code string) *served {

@@ -53,7 +53,7 @@ func TestSites(t *testing.T) {
 	r := run(t, c)
 	told := map[string]*auth.CallerReader{}
 	for i, s := range []*site{r.site, two} {
-		own := r.gw.sites[i].identity.Certificate()
+		own := r.gw.live.Load().parties[i].identity.Certificate()
 		told[s.code] = auth.NewCallerReader(func(_ context.Context, thumbprint string) (*x509.Certificate, error) {
 			if thumbprint != auth.Thumbprint(own) {
 				return nil, cmg.ErrNotFound

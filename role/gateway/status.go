@@ -67,6 +67,8 @@ func (g *Gateway) publishStatus() {
 	g.health.Publish("accounts", g.accountRows)
 	g.health.Publish("budget", func() any { return g.budget.status() })
 	g.health.Publish("callers", g.accounts.callers.status)
+	g.health.Publish("channels", g.channels.rows)
+	g.health.Publish("tickets", g.tickets.row)
 	g.health.Publish("name", func() any { return g.cfg.Name })
 	g.health.Publish("publication", func() any { return g.publicationRow() })
 	g.health.Publish("sites", g.siteRows)

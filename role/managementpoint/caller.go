@@ -42,7 +42,7 @@ func (p *Point) withCaller(r *http.Request) (*http.Request, error) {
 // fromConnectionPoint says whether the peer is a connection point of this site.
 func (p *Point) fromConnectionPoint(r *http.Request) bool {
 	peer, ok := auth.PeerRole(r.TLS)
-	return ok && peer.Role == cmg.RoleConnectionPoint && peer.Site == p.id.Name().Site
+	return ok && peer.Role == cmg.RoleConnectionPoint && peer.Site == p.live.Load().id.Name().Site
 }
 
 // gatewayCertificate finds the certificate with which a gateway signs
@@ -53,11 +53,11 @@ func (p *Point) gatewayCertificate(ctx context.Context, thumbprint string) (*x50
 		return nil, err
 	}
 	name, ok := auth.RoleOf(c.Certificate)
-	if !ok || name.Site != p.id.Name().Site {
+	if !ok || name.Site != p.live.Load().id.Name().Site {
 		return nil, fmt.Errorf("certificate %s is not of this site: %w", thumbprint, cmg.ErrNotFound)
 	}
 	_, err = c.Certificate.Verify(x509.VerifyOptions{
-		Roots: p.id.Roots(), CurrentTime: p.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: p.live.Load().id.Roots(), CurrentTime: p.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("verify certificate %s: %w (%w)", thumbprint, err, cmg.ErrNotFound)

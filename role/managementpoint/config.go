@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/handover"
 	"github.com/opencmg/cmg/site"
 	"github.com/opencmg/cmg/web"
 )
@@ -26,9 +27,12 @@ type Config struct {
 	SessionTokenLife time.Duration `json:"session_token_life"` // 0: 8h
 	DeviceTokenLife  time.Duration `json:"device_token_life"`  // 0: 2160h
 
-	Site *site.Site       `json:"-"` // the site's database; the caller closes it after Run
-	Log  *slog.Logger     `json:"-"` // nil is silent
-	Now  func() time.Time `json:"-"` // nil: time.Now
+	Site    *site.Site        `json:"-"` // the site's database; the caller closes it after Run
+	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
+	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the point's own
+	Health  *web.Health       `json:"-"` // told how it fares; nil: one of its own
+	Log     *slog.Logger      `json:"-"` // nil is silent
+	Now     func() time.Time  `json:"-"` // nil: time.Now
 }
 
 // maxLife is what a gateway accepts of any token.

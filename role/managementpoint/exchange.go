@@ -41,7 +41,7 @@ func (p *Point) exchange(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := p.cfg.Now()
-	claims := auth.Claims{Kind: auth.TokenSession, Device: id, NotBefore: now, Expires: now.Add(p.cfg.SessionTokenLife)}
+	claims := auth.Claims{Kind: auth.TokenSession, Device: id, NotBefore: now, Expires: now.Add(p.live.Load().cfg.SessionTokenLife)}
 	token, record, err := p.issue(claims)
 	if err != nil {
 		return err
@@ -92,9 +92,9 @@ func (p *Point) possession(r *http.Request) (id cmg.DeviceID, value string, at t
 
 // issue signs a token of this site and gives the record to keep of it.
 func (p *Point) issue(c auth.Claims) (string, site.Token, error) {
-	c.ID, c.Site = cmg.NewGUID(), p.id.Name().Site
+	c.ID, c.Site = cmg.NewGUID(), p.live.Load().id.Name().Site
 	c.NotBefore, c.Expires = c.NotBefore.Truncate(time.Second), c.Expires.Truncate(time.Second)
-	token, err := p.keyring.Issue(c)
+	token, err := p.live.Load().keyring.Issue(c)
 	if err != nil {
 		return "", site.Token{}, err
 	}

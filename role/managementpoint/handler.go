@@ -36,6 +36,7 @@ var endpoints = map[string]endpoint{
 	"/ccm_system_tokenauth/request": {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
 	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
 	"/cmg/v1/map":                   {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
+	"/cmg/v1/tickets":               {"tickets", []string{http.MethodGet}, (*Point).ticketSecrets},
 }
 
 func (p *Point) serve(w http.ResponseWriter, r *http.Request) error {

@@ -30,7 +30,7 @@ func (p *Point) lists(w http.ResponseWriter, r *http.Request) error {
 		return cmg.Refuse(http.StatusBadRequest, "CMGMP_Bad_Request", "the query cannot be read", err)
 	}
 	verb, argument, _ := strings.Cut(strings.ToUpper(query), "&")
-	site := p.id.Name().Site
+	site := p.live.Load().id.Name().Site
 	var body string
 	switch verb {
 	case "MPLIST", "MPLIST1", "MPLIST2":
@@ -41,12 +41,12 @@ func (p *Point) lists(w http.ResponseWriter, r *http.Request) error {
 		body = list.XML()
 	case "MPKEYINFORMATION":
 		body = ccm.MPKeyInformation{
-			SiteCode: site, Certificate: p.id.Certificate().Raw, Signing: p.signing.Certificate().Raw,
+			SiteCode: site, Certificate: p.live.Load().id.Certificate().Raw, Signing: p.live.Load().signing.Certificate().Raw,
 		}.XML()
 	case "MPCERT", "MPCERTIFICATE":
-		body = inHex("MPCertificate", p.id.Certificate().Raw)
+		body = inHex("MPCertificate", p.live.Load().id.Certificate().Raw)
 	case "SITESIGNCERT":
-		body = inHex("SiteSigningCertificate", p.signing.Certificate().Raw)
+		body = inHex("SiteSigningCertificate", p.live.Load().signing.Certificate().Raw)
 	default:
 		return cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", ".sms_aut has no such verb", nil)
 	}

@@ -62,7 +62,7 @@ func (p *Point) contentLocation(ctx context.Context, d cmg.DeviceID, pkg site.Pa
 	now := p.cfg.Now()
 	token, record, err := p.issue(auth.Claims{
 		Kind: auth.TokenContent, Device: d, Packages: []cmg.PackageGrant{pkg.Grant()},
-		Note: fmt.Sprintf("%s.%d", pkg.ID, pkg.Version), NotBefore: now, Expires: now.Add(p.cfg.ContentTokenLife),
+		Note: fmt.Sprintf("%s.%d", pkg.ID, pkg.Version), NotBefore: now, Expires: now.Add(p.live.Load().cfg.ContentTokenLife),
 	})
 	if err != nil {
 		return "", err
@@ -71,7 +71,7 @@ func (p *Point) contentLocation(ctx context.Context, d cmg.DeviceID, pkg site.Pa
 		return "", err
 	}
 	reply := ccm.ContentLocationReply{
-		Package: pkg.ID, Version: pkg.Version, Manifest: pkg.Manifest, SiteCode: p.id.Name().Site,
+		Package: pkg.ID, Version: pkg.Version, Manifest: pkg.Manifest, SiteCode: p.live.Load().id.Name().Site,
 		Token: token, Expires: record.Expires,
 	}
 	for _, g := range gateways {

@@ -56,12 +56,14 @@ package managementpoint
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -78,10 +80,9 @@ const (
 
 // A Point is a management point. Run it once.
 type Point struct {
-	cfg     Config
-	id      *auth.Identity
-	signing *auth.Identity
-	keyring *auth.Keyring
+	cfg     Config // as it was at the start; of live what may change
+	live    atomic.Pointer[snapshot]
+	reload  *web.Reloader
 	callers *auth.CallerReader
 	health  *web.Health
 
@@ -94,44 +95,30 @@ type Point struct {
 // New reads the files c names, checks them against one another and returns a
 // Point that has started nothing.
 func New(c Config) (*Point, error) {
-	if err := c.complete(); err != nil {
-		return nil, fmt.Errorf("management point: %w", err)
+	s, err := build(c)
+	if err != nil {
+		return nil, err
 	}
-	p := &Point{cfg: c, health: web.NewHealth(string(cmg.RoleManagementPoint))}
-	var err error
-	if p.id, err = auth.LoadIdentity(c.Identity); err != nil {
-		return nil, fmt.Errorf("management point: %w", err)
+	p := &Point{cfg: s.cfg, health: c.Health}
+	if p.health == nil {
+		p.health = web.NewHealth(string(cmg.RoleManagementPoint))
 	}
-	if p.signing, err = auth.LoadIdentity(c.Signing); err != nil {
-		return nil, fmt.Errorf("management point: site signing %w", err)
-	}
-	if p.keyring, err = auth.LoadKeyring(c.TokenKeys); err != nil {
-		return nil, fmt.Errorf("management point: %w", err)
-	}
-	own, signer := p.id.Name(), p.signing.Name()
-	if own.Role != cmg.RoleManagementPoint || signer.Role != cmg.RoleSite || own.Site != signer.Site {
-		return nil, fmt.Errorf("management point: identity %s and signing identity %s are not a management point and its site: %w", own, signer, cmg.ErrInvalid)
-	}
-	if p.cfg.Name == "" {
-		p.cfg.Name = own.Name
-		if dns := p.id.Certificate().DNSNames; len(dns) > 0 {
-			p.cfg.Name = dns[0]
-		}
-	}
+	p.live.Store(s)
 	p.callers = auth.NewCallerReader(p.gatewayCertificate)
+	p.reload = web.NewReloader(p.health, p.cfg.Log, c.Again, func() Config { return p.live.Load().given }, p.install, p.files)
 	p.publishStatus()
 	return p, nil
 }
 
 // Run serves until ctx ends. It returns after every goroutine it started.
 func (p *Point) Run(ctx context.Context) error {
-	ln, err := net.Listen("tcp", p.cfg.Listen)
+	ln, err := p.cfg.Sockets.Listen(ctx, "management-point", p.cfg.Listen, nil)
 	if err != nil {
 		return fmt.Errorf("management point: %w", err)
 	}
 	var status net.Listener
 	if p.cfg.Status != "" {
-		if status, err = net.Listen("tcp", p.cfg.Status); err != nil {
+		if status, err = p.cfg.Sockets.Listen(ctx, "status", p.cfg.Status, nil); err != nil {
 			ln.Close()
 			return fmt.Errorf("management point status: %w", err)
 		}
@@ -170,8 +157,9 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	}
 	start(func() error {
 		srv := &http.Server{
-			Handler: p.Handler(), TLSConfig: p.id.Server(), ConnState: p.conns.changed,
-			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute,
+			Handler: p.Handler(), TLSConfig: auth.Following(p.tls()), ConnState: p.conns.changed,
+			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
+			HTTP2: web.Waits(),
 		}
 		return web.Serve(ctx, srv, ln, grace)
 	})
@@ -179,9 +167,26 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 		start(func() error { return web.Serve(ctx, &http.Server{Handler: p.health.Handler()}, status, grace) })
 	}
 	start(func() error { return p.upkeep(ctx) })
+	start(func() error { p.reload.Run(ctx); return nil })
 	p.cfg.Log.Info("management point listens", slog.String("addr", ln.Addr().String()), slog.String("name", p.cfg.Name))
+	p.health.Set("up", nil)
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// tls gives a function for the settings in force, made once for each snapshot.
+func (p *Point) tls() func() *tls.Config {
+	var mu sync.Mutex
+	var of *snapshot
+	var made *tls.Config
+	return func() *tls.Config {
+		mu.Lock()
+		defer mu.Unlock()
+		if s := p.live.Load(); s != of {
+			of, made = s, s.id.Server()
+		}
+		return made
+	}
 }
 
 // prepare checks that the database is of the identity's site, and publishes
@@ -191,10 +196,10 @@ func (p *Point) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if site := p.id.Name().Site; st.Code != site {
+	if site := p.live.Load().id.Name().Site; st.Code != site {
 		return fmt.Errorf("the database is of site %s, the identity of %s: %w", st.Code, site, cmg.ErrInvalid)
 	}
-	return p.cfg.Site.AddTokenKeys(ctx, p.keyring.PublicKeys())
+	return p.cfg.Site.AddTokenKeys(ctx, p.live.Load().keyring.PublicKeys())
 }
 
 // upkeep writes what was gathered in memory and forgets what has expired. It

@@ -21,6 +21,13 @@ type maps struct {
 	body []byte
 }
 
+// forget has the map signed anew.
+func (m *maps) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.v = 0
+}
+
 func (m *maps) version() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -63,7 +70,7 @@ func (p *Point) currentMap(ctx context.Context) (etag string, body []byte, err e
 	if err != nil {
 		return "", nil, err
 	}
-	jws, err := auth.SignPublication(p.signing, state.Publication())
+	jws, err := auth.SignPublication(p.live.Load().signing, state.Publication())
 	if err != nil {
 		return "", nil, err
 	}
@@ -72,7 +79,7 @@ func (p *Point) currentMap(ctx context.Context) (etag string, body []byte, err e
 	}
 	// The signer's certificate is part of what was signed: when it is renewed
 	// the map is another one, though the version is not.
-	m.etag = fmt.Sprintf(`"%d-%.16s"`, state.Version, auth.Thumbprint(p.signing.Certificate()))
+	m.etag = fmt.Sprintf(`"%d-%.16s"`, state.Version, auth.Thumbprint(p.live.Load().signing.Certificate()))
 	m.v, m.body = state.Version, body
 	return m.etag, m.body, nil
 }

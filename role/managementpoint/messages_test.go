@@ -331,10 +331,10 @@ func TestLists(t *testing.T) {
 		t.Fatalf("MPLIST1 of another site %+v", list)
 	}
 	k := must(ccm.ReadMPKeyInformation(get("GET", "/SMS_MP/.sms_aut?MPKEYINFORMATION")))(t)
-	if k.SiteCode != "LAB" || !bytes.Equal(k.Signing, l.point.signing.Certificate().Raw) {
+	if k.SiteCode != "LAB" || !bytes.Equal(k.Signing, l.point.live.Load().signing.Certificate().Raw) {
 		t.Fatalf("MPKEYINFORMATION %+v", k)
 	}
-	sign := strings.ToUpper(hex.EncodeToString(l.point.signing.Certificate().Raw))
+	sign := strings.ToUpper(hex.EncodeToString(l.point.live.Load().signing.Certificate().Raw))
 	if b := get("GET", "/SMS_MP/.sms_aut?SITESIGNCERT"); !strings.Contains(b, sign) {
 		t.Fatalf("SITESIGNCERT %s", b)
 	}

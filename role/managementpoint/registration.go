@@ -57,7 +57,7 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 func (p *Point) registered(ctx context.Context, d cmg.Device) (string, error) {
 	now := p.cfg.Now()
 	token, record, err := p.issue(auth.Claims{
-		Kind: auth.TokenDevice, Device: d.ID, NotBefore: now, Expires: now.Add(p.cfg.DeviceTokenLife),
+		Kind: auth.TokenDevice, Device: d.ID, NotBefore: now, Expires: now.Add(p.live.Load().cfg.DeviceTokenLife),
 	})
 	if err != nil {
 		return "", err
@@ -75,7 +75,7 @@ func (p *Point) approval(c cmg.Caller) cmg.Approval {
 	switch {
 	case c.Proof == cmg.ProofCertificate,
 		c.Proof == cmg.ProofToken && c.TokenKind == string(auth.TokenRegistration),
-		c.Proof == cmg.ProofToken && p.cfg.Approval == "automatic":
+		c.Proof == cmg.ProofToken && p.live.Load().cfg.Approval == "automatic":
 		return cmg.Approved
 	}
 	return cmg.Pending
