@@ -27,6 +27,7 @@ func (st *Stream) waitCredit(n int) (int, error) {
 		c, err, over := st.credit, st.err, st.sentEnd
 		tell := err == nil && !over && c < int64(n) && c < 1<<10 && !st.told
 		st.told = st.told || tell
+		st.wrote = true
 		st.mu.Unlock()
 		switch {
 		case err != nil:

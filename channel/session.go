@@ -299,9 +299,7 @@ func (s *Session) settle(ctx context.Context) {
 func (s *Session) await(ctx context.Context) {
 	now := time.Now().UnixNano()
 	s.mark.Store(now)
-	if s.w.behind(framePing, binary.BigEndian.AppendUint64(nil, uint64(now))) != nil {
-		return
-	}
+	s.w.behind(framePing, 0, binary.BigEndian.AppendUint64(nil, uint64(now)))
 	select {
 	case <-s.marked:
 	case <-s.ended:

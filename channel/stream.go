@@ -27,6 +27,7 @@ type Stream struct {
 	blocked bool // the sender waits for credit
 	waits   bool // the reader waits for a piece of body
 	told    bool // that this end waits for credit
+	wrote   bool // pieces of body, which wait behind urgent frames
 	duplex  bool // neither direction ends the other
 	err     error
 	credit  int64  // bytes of body that may be sent
@@ -291,7 +292,7 @@ var errAnswered = errors.New("stream: it was answered before its end")
 // stay until Close.
 func (st *Stream) Abort(code Code, text string) {
 	st.mu.Lock()
-	over := st.err != nil || st.recvEnd && st.sentEnd
+	over, wrote := st.err != nil || st.recvEnd && st.sentEnd, st.wrote
 	if !over {
 		st.err = &StreamError{Code: code, Text: text}
 	}
@@ -302,7 +303,12 @@ func (st *Stream) Abort(code Code, text string) {
 	signal(st.room)
 	signal(st.wake)
 	st.s.drop(st.id)
-	st.s.w.control(frameReset, 0, st.id, binary.BigEndian.AppendUint16(nil, uint16(code)), []byte(cut(text)))
+	number, why := binary.BigEndian.AppendUint16(nil, uint16(code)), []byte(cut(text))
+	if wrote { // it is not to overtake the body that was sent
+		st.s.w.behind(frameReset, st.id, number, why)
+		return
+	}
+	st.s.w.control(frameReset, 0, st.id, number, why)
 }
 
 // Close ends the use of the stream and gives its buffers back: heads and

@@ -111,14 +111,13 @@ func (w *writer) admit() {
 	}
 }
 
-// behind appends one small frame behind everything that is pending.
-func (w *writer) behind(kind frameType, p []byte) error {
+// behind appends one small frame behind everything that is pending, without
+// waiting.
+func (w *writer) behind(kind frameType, stream uint32, parts ...[]byte) {
 	w.mu.Lock()
-	if w.err != nil {
-		defer w.mu.Unlock()
-		return w.err
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.bulk = appendFrame(w.bulk, kind, 0, stream, parts...)
+		w.rouse()
 	}
-	w.bulk = appendFrame(w.bulk, kind, 0, 0, p)
-	w.drain()
-	return nil
 }

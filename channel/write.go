@@ -137,11 +137,16 @@ func (w *writer) control(kind frameType, flags byte, stream uint32, parts ...[]b
 		return
 	}
 	w.frame(kind, flags, stream, parts...)
-	if w.writing {
-		return
+	w.rouse()
+}
+
+// rouse sees to it that what is pending is written, without waiting. It is
+// called with mu held.
+func (w *writer) rouse() {
+	if !w.writing {
+		w.writing = true
+		w.help()
 	}
-	w.writing = true
-	w.help()
 }
 
 // help has a goroutine of its own write until nothing is left. It is called
