@@ -10,23 +10,8 @@ import (
 	"github.com/opencmg/cmg"
 )
 
-// WithChannel makes of the settings of a gateway's listener for clients (see
-// [Front.Settings]) ones that also take channels: a peer that asks for the
-// protocol "cmg/1", and nothing else, meets the settings of ChannelServer in
-// full. After the handshake NegotiatedProtocol tells which it is.
-func (id *Identity) WithChannel(front *tls.Config) *tls.Config {
-	channel, both := id.ChannelServer(), front.Clone()
-	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == channelProtocol {
-			return channel, nil
-		}
-		return nil, nil
-	}
-	return both
-}
-
-// IsChannel says that a connection to the settings of WithChannel is one of a
-// connection point.
+// IsChannel says that a connection to the settings of [Sites.WithChannel] is
+// one of a connection point.
 func IsChannel(cs *tls.ConnectionState) bool { return cs.NegotiatedProtocol == channelProtocol }
 
 // An Outer makes the settings of the HTTPS connection beneath a channel, and

@@ -44,11 +44,13 @@ func (id *Identity) ChannelServer() *tls.Config {
 }
 
 // ChannelClient makes the connection point's settings for dialing a gateway:
-// TLS 1.3, ALPN "cmg/1", and a peer that is a gateway of the same site. The
-// peer is known by its role's name under the site's roots: the host name that
-// was dialed does not matter, so that an instance may move.
+// TLS 1.3, ALPN "cmg/1" with the site's code behind it, and a peer that is a
+// gateway of the same site. The peer is known by its role's name under the
+// site's roots: the host name that was dialed does not matter, so that an
+// instance may move.
 func (id *Identity) ChannelClient() *tls.Config {
 	c := id.channel(cmg.RoleGateway, x509.ExtKeyUsageServerAuth)
+	c.NextProtos = append(c.NextProtos, siteHint+id.name.Site)
 	// The certificate goes out whatever authorities the other end names, so
 	// that it is the other end that says what is wrong with it.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.pair, nil }

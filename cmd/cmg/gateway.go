@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/blob"
+	"github.com/opencmg/cmg/content"
 	"github.com/opencmg/cmg/role/gateway"
 )
 
@@ -37,7 +40,7 @@ cmg site issue gateway --name gateway-1 --host gw.example.com`,
 	}.command(a)
 }
 
-// newGateway makes a gateway with its links to the content store.
+// newGateway makes a gateway with its links to the sites' content stores.
 func newGateway(c gateway.Config, log *slog.Logger) (*gateway.Gateway, error) {
 	c.Log = log
 	if err := linkGateway(&c); err != nil {
@@ -46,25 +49,38 @@ func newGateway(c gateway.Config, log *slog.Logger) (*gateway.Gateway, error) {
 	return gateway.New(c)
 }
 
-// linkGateway makes a gateway's links to the content store.
-func linkGateway(c *gateway.Config) error {
-	c.Links = nil
-	if c.Content.URL == "" {
-		return nil
-	}
-	key, err := blob.LoadKey(c.Content.KeyFile)
-	if err != nil {
+// linkGateway makes a gateway's links to the sites' content stores.
+func linkGateway(c *gateway.Config) (err error) {
+	if c.Links, err = linksOf(c.Content, c.Now); err != nil {
 		return fmt.Errorf("gateway: content: %w", err)
 	}
-	settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Content.Roots, Now: c.Now})
+	c.Sites = slices.Clone(c.Sites) // those of the configuration in force stay as they are
+	for i := range c.Sites {
+		if c.Sites[i].Links, err = linksOf(c.Sites[i].Content, c.Now); err != nil {
+			return fmt.Errorf("gateway: sites: entry %d: content: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// linksOf makes the links to one content store; nil: there is none.
+func linksOf(c gateway.ContentConfig, now func() time.Time) (content.Links, error) {
+	if c.URL == "" {
+		return nil, nil
+	}
+	key, err := blob.LoadKey(c.KeyFile)
 	if err != nil {
-		return fmt.Errorf("gateway: content: %w", err)
+		return nil, err
+	}
+	settings, err := auth.ClientTo(auth.ClientFiles{Roots: c.Roots, Now: now})
+	if err != nil {
+		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = settings
-	c.Links, err = blob.NewLinked(blob.LinkedConfig{URL: c.Content.URL, Key: key, Now: c.Now, Client: &http.Client{Transport: transport}})
+	links, err := blob.NewLinked(blob.LinkedConfig{URL: c.URL, Key: key, Now: now, Client: &http.Client{Transport: transport}})
 	if err != nil {
-		return fmt.Errorf("gateway: content: %w", err)
+		return nil, err
 	}
-	return nil
+	return links, nil
 }

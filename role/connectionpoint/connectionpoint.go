@@ -45,6 +45,7 @@ type Config struct {
 	Drain       time.Duration        `json:"drain"`        // for requests under way when told to stop; 0: 20 s
 	BetterEvery time.Duration        `json:"better_every"` // how often a better way than the one in use is tried again; 0: 10 min
 	Proxy       Proxy                `json:"proxy"`        // web proxy towards the gateways
+	Origins     OriginConfig         `json:"origins"`      // what each server is sent at most
 
 	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
 	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the point's own
@@ -75,6 +76,7 @@ type Point struct {
 	judging sync.Mutex // of readiness
 
 	jobs       chan job
+	broken     chan *target // those that are to be left alone: see mend
 	lookout    lookout
 	retired    retired
 	parked     atomic.Int64 // requests that wait without a worker
@@ -93,11 +95,12 @@ type Point struct {
 
 // New checks c, reads its files and returns a Point that has started nothing.
 func New(c Config) (*Point, error) {
-	s, err := build(c)
+	broken := make(chan *target, 64)
+	s, err := build(c, broken)
 	if err != nil {
 		return nil, err
 	}
-	p := &Point{cfg: s.cfg, log: s.cfg.Log, health: c.Health, refusals: web.NewRefusalRing(true), jobs: make(chan job)}
+	p := &Point{cfg: s.cfg, log: s.cfg.Log, health: c.Health, refusals: web.NewRefusalRing(true), jobs: make(chan job), broken: broken}
 	if p.health == nil {
 		p.health = web.NewHealth(string(cmg.RoleConnectionPoint))
 	}
@@ -173,6 +176,7 @@ func (p *Point) Run(ctx context.Context) error {
 	p.log.Info("connection point is up", "name", p.cfg.Name, "gateways", p.cfg.Gateways)
 	wg.Go(func() { p.maps.follow(ctx) })
 	wg.Go(func() { p.tendUpstreams(ctx) })
+	wg.Go(func() { p.mend(ctx) })
 	wg.Go(func() { p.tickets.follow(ctx, p) })
 	wg.Go(func() { p.reload.Run(ctx) })
 	wg.Go(func() { p.handOnRefusals(ctx) })
@@ -205,6 +209,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("failed", func() any { return p.failed.Load() })
 	p.health.Publish("traffic", p.traffic.status)
 	p.health.Mount(web.RefusalsPath, p.refusals)
+	p.health.Publish("targets", func() any { return p.live.Load().pool.originRows() })
 	p.health.Mount("/metrics", meter.Handler(Metrics, p.gather))
 	p.health.Publish("map", func() any { return p.maps.status() })
 	p.health.Publish("gateways", func() any {

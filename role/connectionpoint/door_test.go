@@ -85,7 +85,7 @@ func newDoor(t testing.TB) *door {
 	issue("front", auth.CertRequest{Name: "gw.cmg.test", DNS: []string{"gw.cmg.test", "localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, Server: true})
 	issue("cp", auth.CertRequest{Site: "LAB", Role: cmg.RoleConnectionPoint, Name: "cp-1", Client: true})
 	d.identity = ok[*auth.Identity](t)(auth.NewIdentity(own.CertPEM, own.KeyPEM, pemText(d.roots)))
-	d.front = d.identity.WithChannel(ok[*tls.Config](t)(auth.GatewayFront(d.file("front.crt"), d.file("front.key"))))
+	d.front = ok[*auth.Sites](t)(auth.NewSites(d.identity)).WithChannel(ok[*tls.Config](t)(auth.GatewayFront(d.file("front.crt"), d.file("front.key"))))
 	site := ok[auth.Issued](t)(d.roots.Issue(auth.CertRequest{Site: "LAB", Role: cmg.RoleSite, Name: "LAB", RSA: true}))
 	signer := ok[*auth.Identity](t)(auth.NewIdentity(site.CertPEM, site.KeyPEM, pemText(d.roots)))
 	inner := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") }))

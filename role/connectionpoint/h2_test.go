@@ -68,6 +68,9 @@ func (s *h2Site) serve(w http.ResponseWriter, r *http.Request) {
 // firstH2 gives an HTTP/2 connection, or nil.
 func (r *running) firstH2() (c *h2Conn) {
 	for _, u := range r.p.live.Load().pool.all {
+		if u.h2 == nil {
+			continue
+		}
 		u.h2.mu.Lock()
 		defer u.h2.mu.Unlock()
 		if len(u.h2.conns) > 0 {

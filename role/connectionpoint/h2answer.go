@@ -19,7 +19,7 @@ func (r *relay) overH2(st *channel.Stream, m *mapping, head, body []byte) (keep 
 	if !m.target.h2.speaks() {
 		return body, false, nil
 	}
-	w := &wait{p: r.p, st: st, m: m, bill: r.bill, id: r.id, method: string(r.method), line: logLine(r.out),
+	w := &wait{p: r.p, st: st, m: m, bill: r.bill, seat: r.seat, id: r.id, method: string(r.method), line: logLine(r.out),
 		head: bytes.Clone(head), body: bytes.Clone(body), tries: r.tries + 1}
 	if err := r.req.ParseCompact(w.head); err != nil {
 		return nil, true, r.broken(st, nil, err) // never: it was read before
@@ -37,7 +37,7 @@ func (r *relay) overH2(st *channel.Stream, m *mapping, head, body []byte) (keep 
 	}
 	r.p.parked.Add(1)
 	if err = m.target.h2.send(ctx, w, &r.req, r.targetOf(m)); err == nil {
-		r.handed, r.bill = true, bill{shard: r.shard}
+		r.handed, r.bill, r.seat = true, bill{shard: r.shard}, seat{}
 		st.Notify(w.cancelled)
 		return nil, true, nil
 	}
@@ -205,6 +205,7 @@ var (
 
 // answerH2 is relay.answer for HTTP/2.
 func (r *relay) answerH2(w *wait, c *h2Conn) error {
+	r.heard()
 	limit := r.p.live.Load().cfg.AnswerTime
 	body, end, err := c.more(w, limit, true)
 	if err != nil {

@@ -131,10 +131,12 @@ func (p *h2Pool) connect() (*h2Conn, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", p.t.address)
 	if err != nil {
+		p.reached(err)
 		return nil, err
 	}
 	conn := tls.Client(raw, p.tls)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	err = conn.HandshakeContext(ctx)
+	if p.reached(err); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("tls to %s: %w", p.t.address, err)
 	}
@@ -148,6 +150,13 @@ func (p *h2Pool) connect() (*h2Conn, error) {
 		return nil, fmt.Errorf("http/2 with %s: %w", p.t.address, err)
 	}
 	return c, nil
+}
+
+// reached is target.reached, but for a pool that is being closed.
+func (p *h2Pool) reached(err error) {
+	if p.ctx.Err() == nil {
+		p.t.reached(err)
+	}
 }
 
 // speaks says that the server may speak HTTP/2.

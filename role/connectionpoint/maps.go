@@ -42,6 +42,7 @@ type mapping struct {
 	prefix string // in lower case
 	target *target
 	base   string // path of the target that takes the prefix's place
+	class  cmg.Class
 	waits  bool   // requests here may wait long for their answer
 	rows   []*row // of the traffic, by the gateway's place
 }
@@ -67,6 +68,16 @@ func (t *table) match(path []byte) *mapping {
 		}
 	}
 	return nil
+}
+
+// classOf is that of the route with the mapping's prefix.
+func classOf(prefix string, routes []cmg.Route) cmg.Class {
+	for _, r := range routes {
+		if strings.EqualFold(r.Prefix, prefix) {
+			return r.Class
+		}
+	}
+	return cmg.ClassPolicy
 }
 
 func foldEqual(b []byte, low string) bool {
@@ -161,8 +172,8 @@ func (m *maps) set(raw []byte) error {
 			return fmt.Errorf("mapping %q: %w", e.Prefix, err)
 		}
 		t.mappings = append(t.mappings, mapping{prefix: strings.ToLower(e.Prefix), target: target, base: base,
-			waits: mayWait(pub.Routes, e.Prefix),
-			rows:  m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
+			class: classOf(e.Prefix, pub.Routes), waits: mayWait(pub.Routes, e.Prefix),
+			rows: m.p.traffic.resolve(strings.ToLower(e.Prefix), target, pub.Routes)})
 	}
 	slices.SortStableFunc(t.mappings, func(a, b mapping) int { return len(b.prefix) - len(a.prefix) })
 	m.table.Store(t)

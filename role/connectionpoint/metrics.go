@@ -20,6 +20,13 @@ var (
 	mChannels      = metric("channels", meter.Gauge, "Connections to a gateway that are up.", "gateway")
 	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on the channels to a gateway.", "gateway")
 	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of the last round trips on the channels to a gateway.", "gateway")
+	mTargetInside  = metric("target_admitted_requests", meter.Gauge, "Requests at a server, of its limit.", "target")
+	mTargetLimit   = metric("target_limit_requests", meter.Gauge, "How many requests a server may have at once; an adaptive limit moves.", "target")
+	mTargetWaiting = metric("target_queued_requests", meter.Gauge, "Requests that wait for room at a server.", "target")
+	mTargetQueued  = metric("target_queued_requests_total", meter.Counter, "Requests that had to wait for room at a server.", "target")
+	mTargetPolls   = metric("target_long_polls", meter.Gauge, "Long polls at a server.", "target")
+	mTargetRefused = metric("target_refused_requests_total", meter.Counter, "Requests refused for a server's sake: the queue was full, they waited too long, it had as many long polls as it may, it was left alone.", "target", "reason")
+	mTargetAlone   = metric("target_left_alone", meter.Gauge, "1: the server could not be reached several times and is left alone until it can be.", "target")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
 	mReloads       = metric("config_reloads_total", meter.Counter, "Attempts to take the configuration anew.", "result")
@@ -65,12 +72,34 @@ func (p *Point) gather(e *meter.Emit) {
 	e.Value(mReloads, float64(p.reload.Taken()), "taken")
 	e.Value(mReloads, float64(p.reload.Refused()), "refused")
 	e.Value(mReloadBad, p.reload.Badness())
+	p.gatherTargets(e)
 	p.gatherChannels(e)
 	version := uint64(0)
 	if t := p.maps.table.Load(); t != nil {
 		version = t.version
 	}
 	e.Value(mMap, float64(version))
+}
+
+func (p *Point) gatherTargets(e *meter.Emit) {
+	for target, r := range p.live.Load().pool.originRows() {
+		e.Value(mTargetPolls, float64(r.Polls), target)
+		alone := 0.0
+		if r.Alone {
+			alone = 1
+		}
+		e.Value(mTargetAlone, alone, target)
+		e.Value(mTargetRefused, float64(r.Crowded), target, "long_polls")
+		e.Value(mTargetRefused, float64(r.Skipped), target, "left_alone")
+		if g := r.Gate; g != nil {
+			e.Value(mTargetInside, float64(g.Inside), target)
+			e.Value(mTargetLimit, float64(g.Limit), target)
+			e.Value(mTargetWaiting, float64(g.Waiting), target)
+			e.Value(mTargetQueued, float64(g.Queued), target)
+			e.Value(mTargetRefused, float64(g.Full), target, "full")
+			e.Value(mTargetRefused, float64(g.Late), target, "late")
+		}
+	}
 }
 
 func (p *Point) gatherChannels(e *meter.Emit) {

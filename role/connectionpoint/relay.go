@@ -1,7 +1,6 @@
 package connectionpoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +71,7 @@ type relay struct {
 	upgrade []byte // protocols that the client offers to go on with; its memory is used again
 	tries   int    // how often the request was sent over HTTP/2 already
 	handed  bool   // the request goes on without this relay: see wait
+	seat           // the request's at its server
 	reading
 	bill
 }
@@ -114,7 +114,7 @@ func (r *relay) serve(j job) error {
 	r.upgrade = append(r.upgrade[:0], r.req.Upgrade...)
 	r.charge(m.rows[j.place])
 	r.out = h1.AppendRequest(r.out[:0], &r.req, r.targetOf(m), []byte(m.target.host))
-	return r.exchange(st, m, h)
+	return r.through(st, m, h)
 }
 
 // targetOf puts the target's base in the prefix's place.
@@ -182,24 +182,6 @@ var (
 	errLessBody = errors.New("less body than the head says")
 )
 
-// connect gives an idle connection, unless fresh, or makes a new one.
-func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error) {
-	if !fresh {
-		if c := t.get(!safe(r.method)); c != nil {
-			return c, nil
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	st.Notify(func() { // nobody waits for it any more
-		if st.Err() != nil {
-			cancel()
-		}
-	})
-	defer st.Notify(nil)
-	return t.dial(ctx)
-}
-
 // once tries one connection. again says that it was stale and another may be
 // tried.
 func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole bool) (again bool, err error) {
@@ -258,7 +240,11 @@ func (r *relay) once(st *channel.Stream, m *mapping, c *conn, body []byte, whole
 		c.raw.Close()
 		return true, nil
 	}
+	if err == nil {
+		r.heard()
+	}
 	if err == nil && r.res.Status == http.StatusSwitchingProtocols {
+		r.leave() // it stays for as long as the client likes
 		err = r.carry(st, c)
 	} else if err == nil {
 		err = r.answer(st, c)

@@ -23,8 +23,9 @@ type snapshot struct {
 // fixed are the keys that cannot change while the connection point runs.
 var fixed = []string{"name", "map", "state_dir", "status", "max_requests", "map_every", "report_every"}
 
-// build checks c, reads its files and makes a snapshot of it.
-func build(given Config) (*snapshot, error) {
+// build checks c, reads its files and makes a snapshot of it. broken takes
+// targets that cannot be reached.
+func build(given Config, broken chan<- *target) (*snapshot, error) {
 	c := given.withDefaults()
 	s := &snapshot{given: given}
 	if len(c.Gateways) == 0 {
@@ -49,7 +50,10 @@ func build(given Config) (*snapshot, error) {
 	if c.StateDir == "" || c.Map == "" {
 		return nil, fmt.Errorf("connection point: state_dir and map have to be set: %w", cmg.ErrInvalid)
 	}
-	if s.pool, err = newUpstreams(s.identity, c.Targets, c.AnswerTime); err != nil {
+	if c.Origins, err = c.Origins.withDefaults(); err != nil {
+		return nil, fmt.Errorf("connection point: %w", err)
+	}
+	if s.pool, err = newUpstreams(s.identity, c, broken); err != nil {
 		return nil, fmt.Errorf("connection point: targets: %w", err)
 	}
 	if s.outer, err = auth.NewOuter(s.identity, c.Proxy.Roots); err != nil {
@@ -72,7 +76,7 @@ func (p *Point) install(c Config) (changed, later []string, err error) {
 	old := p.live.Load()
 	changed, later = web.Differences(old.given, &c, fixed...)
 	c.Log, c.Now, c.Health, c.Sockets, c.Again = old.given.Log, old.given.Now, old.given.Health, old.given.Sockets, old.given.Again
-	s, err := build(c)
+	s, err := build(c, p.broken)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -25,6 +25,9 @@ type target struct {
 	host    string // for the Host field
 	tls     *tls.Config
 	h2      *h2Pool // for requests that wait; nil: not over TLS
+	origin
+	most   int64          // failures in a row; -1: any number
+	broken chan<- *target // takes it when there were as many
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -70,8 +73,10 @@ const (
 // upstreams holds one target for each scheme and address, for the life of
 // the connection point: a new map does not drop connections.
 type upstreams struct {
-	own *tls.Config            // for servers that are not listed
-	tls map[string]*tls.Config // by scheme://host:port
+	own     *tls.Config            // for servers that are not listed
+	tls     map[string]*tls.Config // by scheme://host:port
+	origins OriginConfig
+	broken  chan<- *target // takes those that cannot be reached
 
 	answerTime time.Duration
 
@@ -79,9 +84,9 @@ type upstreams struct {
 	all map[string]*target
 }
 
-func newUpstreams(id *auth.Identity, targets []Target, answerTime time.Duration) (*upstreams, error) {
-	u := &upstreams{own: id.Client(), answerTime: answerTime, tls: map[string]*tls.Config{}, all: map[string]*target{}}
-	for _, t := range targets {
+func newUpstreams(id *auth.Identity, c Config, broken chan<- *target) (*upstreams, error) {
+	u := &upstreams{own: id.Client(), answerTime: c.AnswerTime, tls: map[string]*tls.Config{}, origins: c.Origins, broken: broken, all: map[string]*target{}}
+	for _, t := range c.Targets {
 		key, _, err := splitTarget(t.URL)
 		if err != nil {
 			return nil, err
@@ -128,7 +133,8 @@ func (u *upstreams) target(s string) (*target, string, error) {
 		return t, base, nil
 	}
 	scheme, address, _ := strings.Cut(key, "://")
-	t := &target{address: address, host: address}
+	t := &target{address: address, host: address, most: u.origins.Failures, broken: u.broken}
+	t.origin.begin(u.origins)
 	host, port, _ := net.SplitHostPort(address)
 	if port == map[string]string{"http": "80", "https": "443"}[scheme] {
 		t.host = host
@@ -286,6 +292,28 @@ func (t *target) drop(now time.Time) {
 	if old > 0 {
 		t.idle = slices.Delete(t.idle, 0, old)
 	}
+}
+
+// connect gives an idle connection, unless fresh, or makes a new one.
+func (r *relay) connect(st *channel.Stream, t *target, fresh bool) (*conn, error) {
+	if !fresh {
+		if c := t.get(!safe(r.method)); c != nil {
+			return c, nil
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	st.Notify(func() { // nobody waits for it any more
+		if st.Err() != nil {
+			cancel()
+		}
+	})
+	defer st.Notify(nil)
+	c, err := t.dial(ctx)
+	if st.Err() == nil { // else nobody knows
+		t.reached(err)
+	}
+	return c, err
 }
 
 // dial makes a new connection. The name is looked up anew each time.

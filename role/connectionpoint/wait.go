@@ -20,6 +20,7 @@ type wait struct {
 	st     *channel.Stream
 	m      *mapping
 	bill   bill
+	seat   seat // at the server; of whoever takes w up
 	id     string
 	method string
 	line   string // the request's beginning, as the log reads it
@@ -37,8 +38,8 @@ type wait struct {
 // handOver makes the wait of a request that this relay's worker leaves.
 func (r *relay) handOver(st *channel.Stream, m *mapping) *wait {
 	r.handed = true
-	w := &wait{p: r.p, st: st, m: m, bill: r.bill, id: r.id, method: string(r.method), line: logLine(r.out)}
-	r.bill = bill{shard: r.shard}
+	w := &wait{p: r.p, st: st, m: m, bill: r.bill, seat: r.seat, id: r.id, method: string(r.method), line: logLine(r.out)}
+	r.bill, r.seat = bill{shard: r.shard}, seat{}
 	return w
 }
 
@@ -53,12 +54,13 @@ func logLine(text []byte) string {
 
 // takeUp makes a relay that goes on with w.
 func (w *wait) takeUp() *relay {
-	return &relay{p: w.p, bill: w.bill, id: w.id, method: []byte(w.method), out: []byte(w.line), tries: w.tries}
+	return &relay{p: w.p, bill: w.bill, seat: w.seat, id: w.id, method: []byte(w.method), out: []byte(w.line), tries: w.tries}
 }
 
-// over ends a request: its accounts and its stream.
+// over ends a request: its accounts, its place at the server and its stream.
 func (p *Point) over(r *relay, st *channel.Stream, err error) {
 	st.Close()
+	r.leave()
 	r.account(err)
 	if err != nil {
 		p.failed.Add(1)
@@ -92,6 +94,7 @@ func (w *wait) goOn(c *conn, err error) {
 		err = c.rd.Response(&r.res, r.method)
 	}
 	if err == nil {
+		r.heard()
 		c.within(w.p.live.Load().cfg.AnswerTime)
 		err = r.answer(w.st, c)
 	} else {

@@ -181,7 +181,7 @@ func (g *Gateway) accountRows() any {
 		Out      int64  `json:"response_bytes"`
 	}
 	rows := []row{}
-	names := g.points.slotNames()
+	names := g.slots.names()
 	for _, e := range g.accounts.all() {
 		e.each(func(slot, proof, class int, t meter.Traffic) {
 			rows = append(rows, row{e.site, e.name, e.prefix, names[slot], proofNames[proof], classNames[class], t.Requests, t.In, t.Out})

@@ -132,7 +132,7 @@ func TestAccountsByKind(t *testing.T) {
 			do(t, without, q)
 			want := map[string]int64{"any/certificate/2xx/cp-1": 1, "any/certificate/5xx/cp-1": 1, "any/none/4xx/": 1, "any/token/2xx/cp-1": 1}
 			got := map[string]int64{}
-			names := r.gw.points.slotNames()
+			names := r.gw.slots.names()
 			eventually(t, "four requests are accounted for", func() bool { return r.gw.accounts.total().Requests == 4 })
 			for _, e := range r.gw.accounts.all() {
 				e.each(func(slot, proof, class int, tr meter.Traffic) {

@@ -17,10 +17,10 @@ import (
 // askTime bounds how long the site may take for an answer.
 const askTime = 12 * time.Second
 
-// ask asks the site something of the gateway's own, down a channel, and gives
+// ask asks a site something of the gateway's own, down a channel, and gives
 // the body of its answer, of at most limit bytes. The connection point takes
 // it for one more request; no route leads there, so no client can ask it.
-func (g *Gateway) ask(ctx context.Context, method, target string, body []byte, limit int) ([]byte, error) {
+func (g *Gateway) ask(ctx context.Context, site *served, method, target string, body []byte, limit int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	fault := func(err error) error { return fmt.Errorf("ask the site for %s: %w", target, err) }
@@ -33,7 +33,7 @@ func (g *Gateway) ask(ctx context.Context, method, target string, body []byte, l
 	var tried []string
 	last := fmt.Errorf("no connection point took it: %w", cmg.ErrUnavailable)
 	for {
-		pt, s := g.points.pick(tried)
+		pt, s := site.points.pick(tried)
 		if s == nil || slices.Contains(tried, pt.name) {
 			return nil, fault(last)
 		}

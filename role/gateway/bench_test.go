@@ -83,11 +83,11 @@ func BenchmarkAccount(b *testing.B) {
 		x.bill.begin()
 		x.bill.endpoint = x.route.endpoint
 		x.prove(&x.caller)
-		if x.limit() != nil || x.g.gate.enter(b.Context(), x.route.Class) != nil {
+		if x.limit() != nil || x.g.gate.Enter(b.Context(), x.route.Class) != nil {
 			b.Fatal("refused")
 		}
 		x.give(1200)
-		x.g.gate.leave()
+		x.g.gate.Leave()
 		x.account(300)
 	}
 }

@@ -18,14 +18,20 @@ func (fs *fronts) add(f *h2Front) {
 	fs.all = append(fs.all, f)
 }
 
+// proven is who was proven, and to which site.
+type proven struct {
+	row  *callerRow
+	site *served
+}
+
 // endBlocked breaks off what is under way for callers whom a new publication
-// shuts out: a long poll could last for many minutes. Their next request is
+// of their site shuts out: a long poll could last for many minutes. Their next request is
 // refused with the reason.
-func (g *Gateway) endBlocked(t *auth.Trust) {
+func (g *Gateway) endBlocked(s *served, t *auth.Trust) {
 	n := 0
 	blocked := func(x *exchange) bool {
-		row := x.who.Load()
-		if row == nil || !t.Blocked(row.key, x.evidence.Certificates) {
+		w := x.who.Load()
+		if w == nil || w.site != s || !t.Blocked(w.row.key, x.evidence.Certificates) {
 			return false
 		}
 		n++

@@ -42,6 +42,7 @@ type callerRow struct {
 	key    string
 	tally  meter.Tally
 	bucket tokenBucket
+	inside atomic.Int64 // requests inward, where that is limited
 	seen   atomic.Int64 // Unix seconds
 	gone   atomic.Bool  // has given up its place
 }

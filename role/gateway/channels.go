@@ -75,14 +75,14 @@ const (
 // meet finishes the handshake of t, if need be, exchanges hellos and serves
 // the session to its end. It is called with a place taken by enter.
 func (g *Gateway) meet(ctx context.Context, t *tls.Conn, way string) {
-	s, peer := g.greetPoint(ctx, t)
+	s, peer, site := g.greetPoint(ctx, t)
 	g.channels.leave()
 	if s == nil {
 		// Not t.Close: nobody is to be waited for who has proved nothing.
 		t.NetConn().Close()
 		return
 	}
-	g.serveChannel(ctx, s, peer, way)
+	g.serveChannel(ctx, site, s, peer, way)
 }
 
 // isChannelPath says that a path is the channel's over HTTPS.
@@ -157,37 +157,38 @@ func (g *Gateway) openSocket(under *tls.Conn, host string, fields http.Header) *
 }
 
 // greetPoint makes a channel of a connection. nil: it was refused.
-func (g *Gateway) greetPoint(ctx context.Context, t *tls.Conn) (s *channel.Session, peer string) {
+func (g *Gateway) greetPoint(ctx context.Context, t *tls.Conn) (s *channel.Session, peer string, site *served) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { t.NetConn().Close() })() // the hellos know no context
 	if err := t.HandshakeContext(ctx); err != nil {
 		g.log.Warn("a channel was refused in its handshake", "from", t.RemoteAddr().String(), "err", err)
-		return nil, ""
+		return nil, "", nil
 	}
 	state := t.ConnectionState()
 	name, ok := auth.PeerRole(&state)
-	if !ok { // cannot be: the handshake checks it
-		return nil, ""
+	if site = g.siteNamed(name.Site); !ok || site == nil { // cannot be: the handshake checks it
+		return nil, "", nil
 	}
-	s, err := channel.Outside(t, channel.Config{Name: g.cfg.Name, Connection: g.nextID(), Log: g.log, Version: g.version(), Published: g.takePublication, Keys: g.tickets.take})
+	s, err := channel.Outside(t, channel.Config{Name: g.cfg.Name, Connection: g.nextID(), Log: g.log, Version: site.version(),
+		Published: func(version uint64, doc []byte) error { return g.takePublication(site, version, doc) }, Keys: g.tickets.take})
 	if err != nil {
 		g.log.Warn("a channel was refused", "connection_point", name.Name, "err", err)
-		return nil, ""
+		return nil, "", nil
 	}
-	return s, name.Name
+	return s, name.Name, site
 }
 
-func (g *Gateway) serveChannel(ctx context.Context, s *channel.Session, peer, way string) {
-	g.log.Info("channel is up", "connection_point", peer, "connection", s.Connection(), "transport", way)
-	g.channels.note(s, peer, way)
+func (g *Gateway) serveChannel(ctx context.Context, site *served, s *channel.Session, peer, way string) {
+	g.log.Info("channel is up", "site", site.code, "connection_point", peer, "connection", s.Connection(), "transport", way)
+	g.channels.note(s, site.code, peer, way)
 	defer g.channels.forget(s)
-	g.points.add(peer, s)
+	site.points.add(peer, s)
 	g.updateReadiness()
 	err := s.Run(ctx)
-	g.points.remove(peer, s)
+	site.points.remove(peer, s)
 	g.updateReadiness()
-	g.log.Info("channel is down", "connection_point", peer, "connection", s.Connection(), "err", err)
+	g.log.Info("channel is down", "site", site.code, "connection_point", peer, "connection", s.Connection(), "err", err)
 }
 
 // serveChannels accepts connection points by TCP until ln is closed.

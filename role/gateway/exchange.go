@@ -33,9 +33,12 @@ type exchange struct {
 	signed   string // the caller, as told inward last time
 	told     []byte // signed
 	method   string
-	path     []byte // for the log, once req is no more
-	route    *published
+	path     []byte     // for the log, once req is no more
+	site     *served    // whose request it is
+	route    *published // of the site
+	shown    shownSite
 	caller   cmg.Caller
+	judged   *edge  // that the caller was proven by
 	head     []byte // compact, as sent inward; its memory is used again
 	first    []byte // the body, or its first piece, kept for a second try
 	whole    bool   // first is the whole body
@@ -44,10 +47,12 @@ type exchange struct {
 	res      h1.Response
 	started  time.Time
 	bill     bill
-	upgrade  []byte // protocols that the client offers to go on with; its memory is used again
+	upgrade  []byte     // protocols that the client offers to go on with; its memory is used again
+	share    share      // of its connection point's load
+	inside   *callerRow // one of whose places it holds; nil: they are not limited
 
-	gone     atomic.Bool               // see abandon
-	who      atomic.Pointer[callerRow] // proven last, for endBlocked
+	gone     atomic.Bool            // see abandon
+	who      atomic.Pointer[proven] // last, for endBlocked
 	attempts attempts
 	stream   atomic.Pointer[channel.Stream]
 }
@@ -104,7 +109,7 @@ func (x *exchange) settle(err error) error {
 // begin is what all requests begin with, those too whose head is bad.
 func (x *exchange) begin(method string, path []byte) {
 	x.started = x.g.now()
-	x.id, x.method, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, false, false
+	x.id, x.method, x.site, x.route, x.begun, x.streamed = x.g.ids.next(), method, nil, nil, false, false
 	x.path = append(x.path[:0], path...)
 	x.upgrade = x.upgrade[:0]
 	x.bill.begin()
@@ -135,43 +140,17 @@ func (x *exchange) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	e := x.g.edge.Load()
-	if e == nil {
-		return cmg.Refuse(503, "CMGService_Not_Ready", "this instance has not heard from its site yet", nil)
-	}
 	if bytes.EqualFold(x.req.Path, manifestPath) {
-		return x.manifest(ctx, e)
+		return x.manifest(ctx)
 	}
-	if x.route = e.match(x.req.Path); x.route == nil {
-		if isChannelPath(x.req.Path) {
-			return errNoWebSocket()
+	if err := x.judge(ctx); err != nil {
+		if ok, answered := x.bootstrap(ctx, err); ok {
+			return answered
 		}
-		if ok, err := x.bootstrap(ctx, e); ok {
-			return err
-		}
-		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
-	}
-	x.bill.endpoint = x.route.endpoint
-	if err := x.g.budget.refuse(x.route.exempt); err != nil {
 		return err
 	}
-	if !allowed(x.route.Methods, x.method) {
-		return cmg.Refuse(405, "CMGService_Method_Not_Allowed", "this path does not take the method "+x.method, nil)
-	}
-	if x.req.Length > x.route.MaxBody {
-		return x.tooLong(nil)
-	}
-	var err error
-	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
-		if x.caller, err = x.proveAgain(ctx, e, x.route.Proofs, err); err != nil {
-			return err
-		}
-	}
-	if x.caller.TokenKind == string(auth.TokenGrace) && !x.route.PassToken {
-		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
-	}
 	x.prove(&x.caller)
-	if x.g.edge.Load() != e { // who was shut out meanwhile was looked for already: see endBlocked
+	if x.site.edge.Load() != x.judged { // who was shut out meanwhile was looked for already: see endBlocked
 		return x.pass(ctx)
 	}
 	if err := x.limit(); err != nil {
@@ -217,7 +196,7 @@ func allowed(methods []string, m string) bool {
 // this gateway has to say.
 func (x *exchange) compact() error {
 	x.caller.Gateway = x.g.cfg.Name
-	signed, err := x.g.live.Load().signer.Sign(x.caller, x.started)
+	signed, err := x.g.live.Load().of(x.site).signer.Sign(x.caller, x.started)
 	if err != nil {
 		return err
 	}
@@ -285,9 +264,12 @@ func fillRefusal(res *h1.Response, r *cmg.Refusal, id string) {
 	case 401:
 		res.Add("WWW-Authenticate", []byte("Bearer"))
 	case 503:
-		after := "5"
-		if r.Code == "CMGService_Budget_Exhausted" {
+		after := web.RetryAfter()
+		switch r.Code {
+		case "CMGService_Budget_Exhausted":
 			after = "3600"
+		case "CMGService_Not_Ready": // an instance that begins needs seconds
+			after = "5"
 		}
 		res.Add("Retry-After", []byte(after))
 	}

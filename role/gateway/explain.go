@@ -36,7 +36,11 @@ func (x *exchange) remember(r *cmg.Refusal) {
 	if x.req.Length > 0 {
 		fact("body", strconv.FormatInt(x.req.Length, 10)+" bytes")
 	}
-	if e := x.g.edge.Load(); e != nil {
+	site := x.site
+	if site == nil {
+		site = x.g.served
+	}
+	if e := site.edge.Load(); e != nil {
 		fact("publication", "version "+strconv.FormatUint(e.publication.Version, 10)+" of "+e.publication.Issued.Format(time.RFC3339))
 	}
 	if b := &x.bill; b.caller != nil {
@@ -48,10 +52,12 @@ func (x *exchange) remember(r *cmg.Refusal) {
 	rec := cmg.Record(x.id, x.g.hop(), x.started, r, facts...)
 	x.bill.evidence = rec.Facts
 	x.g.refusals.Put(rec)
+	site.refusals.Put(rec)
 }
 
-// reportRefusals hands what was refused on inward, where somebody can ask.
-func (g *Gateway) reportRefusals(ctx context.Context) {
+// reportRefusals hands what was refused on to the site whose callers they
+// were, where somebody can ask.
+func (g *Gateway) reportRefusals(ctx context.Context, site *served) {
 	t := time.NewTicker(g.limits.report)
 	defer t.Stop()
 	for {
@@ -61,12 +67,12 @@ func (g *Gateway) reportRefusals(ctx context.Context) {
 		case <-t.C:
 		}
 		for {
-			rs := g.refusals.Take(reportMost)
+			rs := site.refusals.Take(reportMost)
 			if len(rs) == 0 {
 				break
 			}
-			if err := g.sendReport(ctx, rs); err != nil {
-				g.refusals.Return(rs)
+			if err := g.sendReport(ctx, site, rs); err != nil {
+				site.refusals.Return(rs)
 				g.log.Debug("refusals were not reported", "err", err)
 				break
 			}
@@ -78,12 +84,12 @@ var errNoPoint = errors.New("no connection point is there")
 
 // sendReport sends refusals down a channel as a request of this instance's
 // own, to the connection point itself.
-func (g *Gateway) sendReport(ctx context.Context, rs []cmg.RefusalRecord) error {
+func (g *Gateway) sendReport(ctx context.Context, site *served, rs []cmg.RefusalRecord) error {
 	body, err := json.Marshal(rs)
 	if err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	_, s := g.points.pick(nil)
+	_, s := site.points.pick(nil)
 	if s == nil {
 		return errNoPoint
 	}

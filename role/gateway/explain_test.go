@@ -96,7 +96,7 @@ func TestReport(t *testing.T) {
 	if len(ids) > 0 {
 		t.Errorf("%d were not reported", len(ids))
 	}
-	if n := r.gw.refusals.Lost(); n != 0 {
+	if n := r.gw.served.refusals.Lost(); n != 0 {
 		t.Errorf("%d were lost", n)
 	}
 }

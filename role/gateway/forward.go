@@ -45,12 +45,12 @@ type attempts struct {
 func (x *exchange) attempt(ctx context.Context) error {
 	a := &x.attempts
 	for {
-		pt, s := x.g.points.pick(a.tried)
+		pt, s := x.site.points.pick(a.tried)
 		switch {
 		case a.last != nil && !lost(a.last) && (s == nil || slices.Contains(a.tried, pt.name)), len(a.tried) == maxTries:
 			return x.failure(a.last) // every connection point has said no
 		case s == nil:
-			if x.g.points.wait(ctx, a.deadline) {
+			if x.site.points.wait(ctx, a.deadline, cap(x.head)+cap(x.first)) {
 				continue
 			}
 			return cmg.Refuse(503, "CMGService_NoConnectionPoint", "no connection point is connected to this gateway", a.last)
@@ -62,21 +62,25 @@ func (x *exchange) attempt(ctx context.Context) error {
 			if x.stream.Store(st); x.gone.Load() {
 				x.abandon()
 			}
-			if err = x.follow(ctx, st); err == errParked {
-				return err
+			if x.site.points.least {
+				x.share = pt.load.take()
 			}
+			if err = x.follow(ctx, st); err == errParked {
+				return err // its share goes on: see resume
+			}
+			x.share.end(false)
 			x.stream.Store(nil)
 			st.Close()
 		}
-		if again, err := x.judge(pt, err); !again {
+		if again, err := x.verdict(pt, err); !again {
 			return err
 		}
 	}
 }
 
-// judge says whether a request that was sent to pt is to be sent again. If
+// verdict says whether a request that was sent to pt is to be sent again. If
 // not, the error is what became of it.
-func (x *exchange) judge(pt *point, err error) (again bool, _ error) {
+func (x *exchange) verdict(pt *point, err error) (again bool, _ error) {
 	var se *channel.StreamError
 	switch {
 	case err == nil || x.begun || !errors.As(err, &se):
@@ -233,6 +237,7 @@ func (x *exchange) receive(st *channel.Stream, err error) error {
 	if err != nil {
 		return err
 	}
+	x.share.end(true)
 	if err := x.res.ParseCompact(h); err != nil || x.res.Status < 200 && (x.res.Status != 101 || len(x.upgrade) == 0) {
 		return cmg.Refuse(502, "CMGConnector_Failed", "the connection point sent an answer that is not HTTP", err)
 	}

@@ -1,14 +1,12 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -77,91 +75,38 @@ func TestCallerLimits(t *testing.T) {
 	}
 }
 
-// TestGateClasses fills a gate and sees who comes in next.
-func TestGateClasses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGate(20, true)
-		ctx := context.Background()
-		for i := range 14 {
-			if err := g.enter(ctx, cmg.ClassBulk); err != nil {
-				t.Fatal(i, err)
-			}
+// TestCallerConcurrent has one caller hold as many requests inward as it may:
+// its next is refused, another caller's is not.
+func TestCallerConcurrent(t *testing.T) {
+	t.Parallel()
+	c := getSite(t).config(t)
+	c.CallerLimits.Concurrent = 2
+	r := run(t, c)
+	release := make(chan struct{})
+	in := r.connect("cp-1", func(q *request) {
+		if strings.HasSuffix(string(q.head.Path), "/hold") {
+			<-release
 		}
-		order := make(chan cmg.Class, 100)
-		var wg sync.WaitGroup
-		wait := func(c cmg.Class) {
-			wg.Go(func() {
-				if g.enter(ctx, c) == nil {
-					order <- c
-				}
-			})
-			synctest.Wait()
-		}
-		wait(cmg.ClassBulk) // beyond its share: waits
-		for range 4 {
-			wait(cmg.ClassState) // 16 may be inside for these: two wait
-		}
-		for range 2 {
-			wait("") // 18: in
-		}
-		for range 2 {
-			wait(cmg.ClassRegistration) // 20: in
-		}
-		if n := g.inside.Load(); n != 20 || len(order) != 6 {
-			t.Errorf("%d are inside, %d were let in at once", n, len(order))
-		}
-		for range 6 {
-			<-order
-		}
-		wait("")
-		for range 3 {
-			g.leave() // 17 stay, and one of the first classes comes
-		}
-		synctest.Wait()
-		if c := <-order; c != "" || len(order) != 0 {
-			t.Errorf("%q came in, then %d more", c, len(order))
-		}
-		time.Sleep(3 * time.Second) // the others lose patience
-		wg.Wait()
-		if len(order) != 0 || g.waiting.Load() != 0 || g.refused.Load() != 3 {
-			t.Errorf("%d let in, %d wait, %d refused", len(order), g.waiting.Load(), g.refused.Load())
-		}
-		for range g.inside.Load() {
-			g.leave()
-		}
-		if g.inside.Load() != 0 {
-			t.Error("somebody is still inside")
-		}
+		q.answer(200, nil)
 	})
-}
-
-// TestGateStorm wants nobody lost and never too many inside.
-func TestGateStorm(t *testing.T) {
-	g := newGate(5, false)
-	var now, most, in, out atomic.Int64
+	in.publish(r.site.publication(t, 1))
+	own := r.client(&r.site.device, false)
 	var wg sync.WaitGroup
-	for i := range 200 {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i%20)*time.Millisecond)
-			defer cancel()
-			for range 20 {
-				if g.enter(ctx, cmg.ClassState) != nil {
-					out.Add(1)
-					continue
-				}
-				in.Add(1)
-				if n := now.Add(1); n > most.Load() {
-					most.Store(n)
-				}
-				now.Add(-1)
-				g.leave()
-			}
-		})
+	for range 2 {
+		wg.Go(func() { r.burst(own, "/any/hold", 1, 1) })
 	}
+	eventually(t, "two are inward", func() bool { return in.streams.Load() == 2 })
+	if resp, _ := do(t, own, r.request("GET", "/any/x", nil)); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a third: %s %v", resp.Status, resp.Header)
+	}
+	other := r.request("GET", "/any/x", nil)
+	other.Header.Set("Authorization", "Bearer "+must[string](t)(r.site.keys.Issue(claimsOf(cmg.NewDeviceID()))))
+	if resp, _ := do(t, r.client(nil, false), other); resp.StatusCode != 200 {
+		t.Errorf("another caller: %s", resp.Status)
+	}
+	close(release)
 	wg.Wait()
-	if most.Load() > 5 || g.inside.Load() != 0 || g.waiting.Load() != 0 || in.Load()+out.Load() != 4000 || in.Load() == 0 {
-		t.Errorf("at most %d at once, %d inside, %d waiting, %d + %d of 4000", most.Load(), g.inside.Load(), g.waiting.Load(), in.Load(), out.Load())
-	}
+	r.burst(own, "/any/x", 20, 1)
 }
 
 // TestRouteLimit holds requests at a route with room for two, over real
@@ -195,6 +140,11 @@ func TestRouteLimit(t *testing.T) {
 		}
 	}
 	eventually(t, "two are inward", func() bool { return in.streams.Load() == 2 })
+	w := newRecorder()
+	r.gw.health.Handler().ServeHTTP(w, must[*http.Request](t)(http.NewRequest("GET", "/metrics", nil)))
+	if want := `cmg_gateway_gate_refused_requests_total{gate="route",reason="full"} 2`; !strings.Contains(w.b.String(), want) {
+		t.Errorf("metrics lack %s", want)
+	}
 	in.publish(r.site.publication(t, 2, route)) // those inside still count
 	close(release)
 	for range 18 {
@@ -204,7 +154,7 @@ func TestRouteLimit(t *testing.T) {
 	}
 	wg.Wait()
 	g := r.gw.edge.Load().routes["/narrow"].gate
-	eventually(t, "nobody is counted as inside", func() bool { return g.inside.Load() == 0 && r.gw.gate.inside.Load() == 0 })
+	eventually(t, "nobody is counted as inside", func() bool { return g.Inside() == 0 && r.gw.gate.Inside() == 0 })
 }
 
 func claimsOf(id cmg.DeviceID) auth.Claims {

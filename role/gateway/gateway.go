@@ -22,6 +22,7 @@ import (
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 	"github.com/opencmg/cmg/content"
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/handover"
 	"github.com/opencmg/cmg/web"
 )
@@ -39,6 +40,7 @@ type Config struct {
 	PasswordFile   string               `json:"password_file"`   // of the PFX; empty: it has an empty password
 	ACME           auth.ACMEConfig      `json:"acme"`            // fetches the certificate, in place of the files
 	Identity       auth.IdentityFiles   `json:"identity"`        // issued by the site: the channel's certificate, its key, the site's roots
+	Sites          []Site               `json:"sites"`           // further ones that this gateway serves; none: it serves one
 	StateDir       string               `json:"state_dir"`       // keeps the last good publication
 	Content        ContentConfig        `json:"content"`         // what main makes Links of
 	Status         string               `json:"status"`          // health and status, plain HTTP: keep it on loopback; empty: none
@@ -51,8 +53,10 @@ type Config struct {
 	AddressLimits  AddressLimits        `json:"address_limits"`  // for each address
 	MaxRequests    int64                `json:"max_requests"`    // inward at once, a tenth of them for the first class only; 0: 65,536
 	MaxCallers     int                  `json:"max_callers"`     // devices counted one by one; 0: 65,536
+	Choice         Choice               `json:"choice"`          // of the connection point for a request; empty: round-robin
+	Waiting        WaitingConfig        `json:"waiting"`         // requests that no connection point is there for
 
-	Links   content.Links     `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content
+	Links   content.Links     `json:"-"` // signs and reads the content store's URLs; nil: this gateway serves no content of the first site
 	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
 	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the gateway's own
 	Health  *web.Health       `json:"-"` // told how it fares; nil: one of its own
@@ -69,29 +73,31 @@ type ContentConfig struct {
 
 // A Gateway is one instance. Run it once.
 type Gateway struct {
+	*served // the first site, whose instance this is
+
 	cfg        Config
 	log        *slog.Logger
 	now        func() time.Time
+	sites      []*served // all of them, the first first
 	live       atomic.Pointer[snapshot]
 	reload     *web.Reloader
 	tickets    tickets
 	health     *web.Health
-	points     *points
+	slots      *pointSlots
+	waiting    *waiting
 	channels   channels
 	ids        requestIDs
 	counts     counters
 	accounts   *accounts
-	budget     *budget // nil: there is none
-	gate       *gate   // of all requests
+	budget     *budget    // nil: there is none
+	gate       *gate.Gate // of all requests
 	memory     *memoryGuard
-	inquiry    *inquiry
 	newFront   chan struct{} // the running configuration has another front
 	tunnels    tunnels
 	requestLog *web.RequestLog
 
-	edge     atomic.Pointer[edge] // nil until a publication is known
-	taking   sync.Mutex           // one publication at a time
-	judging  sync.Mutex           // of readiness
+	taking   sync.Mutex // one publication at a time
+	judging  sync.Mutex // of readiness
 	limits   timeLimits
 	draining atomic.Bool
 	settled  chan struct{} // closed when nobody is waited for any more who has asked for nothing
@@ -109,17 +115,17 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, points: newPoints(), ids: newRequestIDs(), limits: usual(), settled: make(chan struct{}), newFront: make(chan struct{}, 1),
-		refusals: web.NewRefusalRing(true)}
+	g := &Gateway{cfg: s.cfg, log: s.cfg.Log, now: s.cfg.Now, health: c.Health, slots: newPointSlots(), waiting: &waiting{WaitingConfig: s.cfg.Waiting},
+		ids: newRequestIDs(), limits: usual(), settled: make(chan struct{}), newFront: make(chan struct{}, 1), refusals: web.NewRefusalRing(false)}
 	if g.health == nil {
 		g.health = web.NewHealth(string(cmg.RoleGateway))
 	}
 	g.live.Store(s)
-	g.inquiry = newInquiry(g)
+	g.addSites(s)
 	g.tickets.begin(g)
 	g.accounts = newAccounts(g.log, g.cfg.MaxCallers)
 	g.memory = newMemoryGuard()
-	g.gate = newGate(max(g.cfg.MaxRequests, 1), true)
+	g.gate = gate.New(gate.Config{Limit: max(g.cfg.MaxRequests, 1), Reserve: true})
 	g.requestLog = web.NewRequestLog(g.log, g.cfg.AccessLog)
 	g.clients.slots = make(chan struct{}, g.cfg.MaxConnections)
 	g.reload = web.NewReloader(g.health, g.log, c.Again, func() Config { return g.live.Load().given }, g.install, g.files)
@@ -164,8 +170,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.loadBudget(); err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	if err := g.loadPublication(); err != nil {
-		g.log.Warn("the kept publication cannot be used; waiting for a connection point", "err", err)
+	for _, s := range g.sites {
+		if err := g.loadPublication(s); err != nil {
+			g.log.Warn("the kept publication cannot be used; waiting for a connection point", "site", s.code, "err", err)
+		}
 	}
 	doors, err := g.open(ctx)
 	if err != nil {
@@ -201,8 +209,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	back.Go(func() { g.reload.Run(inner) })
 	back.Go(func() { g.tickets.run(inner) })
 	back.Go(func() { g.guardMemory(inner) })
-	back.Go(func() { g.reportRefusals(inner) })
-	back.Go(func() { g.inquiry.run(inner) })
+	for _, s := range g.sites {
+		back.Go(func() { s.inquiry.run(inner) })
+		back.Go(func() { g.reportRefusals(inner, s) })
+	}
 	back.Go(func() { g.followFront(inner) })
 	if g.budget != nil {
 		back.Go(func() { g.budget.run(inner, g.now) })

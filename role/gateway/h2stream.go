@@ -106,8 +106,36 @@ func (st *h2Stream) serve() {
 		}
 		err = x.run(context.Background()) // a client that goes ends it by abandon
 	}
+	if err == nil {
+		st.swallow()
+	}
 	x.account(st.in)
 	st.finish(err)
+}
+
+// swallow takes the rest of a body that nobody wanted, if it is short and
+// comes soon: some clients lose an answer behind which their stream is reset,
+// and what breaks the rules is still told so.
+func (st *h2Stream) swallow() {
+	c := st.c
+	late := time.Now().Add(c.g.limits.linger)
+	c.mu.Lock()
+	for n := 0; !st.recvEnd && st.over == nil && c.err == nil && n <= keepUnused; {
+		if left := len(st.buf) - st.off; left > 0 {
+			st.buf, st.off = st.buf[:0], 0
+			st.in += int64(left)
+			n += left
+			c.repay(st, int64(left))
+			continue
+		}
+		c.mu.Unlock()
+		ok := waitFor(st.wake, time.Until(late))
+		c.mu.Lock()
+		if !ok {
+			break
+		}
+	}
+	c.mu.Unlock()
 }
 
 // finish tells the client what is not said yet, and gives the stream back.

@@ -9,7 +9,14 @@ import (
 	"github.com/opencmg/cmg/channel"
 )
 
-const handshakeTime = 10 * time.Second
+const (
+	handshakeTime = 10 * time.Second
+
+	// handshakeWait is how long a connection may wait for its handshake to
+	// begin. Whoever has waited longer is closed: the work goes to those that a
+	// client still waits for.
+	handshakeWait = 5 * time.Second
+)
 
 // handshakes are those under way at one listener.
 type handshakes struct {
@@ -49,6 +56,23 @@ func (hs *handshakes) end() {
 	}
 }
 
+// enter takes a place among those that compute. false: there was none in time.
+func (hs *handshakes) enter() bool {
+	select {
+	case hs.gate <- struct{}{}:
+		return true
+	default:
+	}
+	t := time.NewTimer(handshakeWait)
+	defer t.Stop()
+	select {
+	case hs.gate <- struct{}{}:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
 // handshake makes the TLS handshake. nil: it failed, or is not to be.
 func (g *Gateway) handshake(c *slotConn, hs *handshakes) *tls.Conn {
 	if !hs.begin(c) {
@@ -60,7 +84,11 @@ func (g *Gateway) handshake(c *slotConn, hs *handshakes) *tls.Conn {
 	t := tls.Server(wire, g.live.Load().front)
 	c.SetDeadline(time.Now().Add(handshakeTime))
 	wire.Delay()
-	hs.gate <- struct{}{}
+	if !hs.enter() {
+		wire.Close()
+		g.counts.handshakesFull.Add(1)
+		return nil
+	}
 	c.gate = hs.gate
 	err := t.Handshake()
 	c.gate = nil

@@ -24,6 +24,8 @@ import (
 // publication.
 type inquiry struct {
 	g       *Gateway
+	s       *served // whose site is asked
+	folder  string  // in state_dir
 	answers auth.Answers
 	wake    chan struct{} // a publication was taken
 	places  chan struct{} // requests to the site at once
@@ -44,8 +46,8 @@ const (
 	tenantRetry   = 15 * time.Second
 )
 
-func newInquiry(g *Gateway) *inquiry {
-	return &inquiry{g: g, wake: make(chan struct{}, 1), places: make(chan struct{}, inquiries), lists: map[cmg.Digest]*auth.RevokedList{},
+func newInquiry(g *Gateway, s *served, folder string) *inquiry {
+	return &inquiry{g: g, s: s, folder: folder, wake: make(chan struct{}, 1), places: make(chan struct{}, inquiries), lists: map[cmg.Digest]*auth.RevokedList{},
 		last: map[string]auth.KnownList{}, calls: map[cmg.Digest]chan struct{}{}, tenants: map[string]time.Time{}}
 }
 
@@ -77,7 +79,7 @@ func (q *inquiry) known(p cmg.Publication) auth.Known {
 }
 
 func (q *inquiry) file(d cmg.Digest) string {
-	return filepath.Join(q.g.cfg.StateDir, inquiryFolder, strings.ToLower(d.String()))
+	return filepath.Join(q.g.cfg.StateDir, q.folder, strings.ToLower(d.String()))
 }
 
 // load takes a document that an earlier run kept. It is called with mu held.
@@ -127,7 +129,7 @@ func (q *inquiry) run(ctx context.Context) {
 			q.g.log.Warn("a list of revoked certificates is not there yet; an older one, or the site itself, is asked meanwhile", "err", err)
 			again = time.After(inquiryRetry)
 		}
-		q.g.recheck(ctx)
+		q.g.recheck(ctx, q.s)
 		select {
 		case <-ctx.Done():
 			return
@@ -160,7 +162,7 @@ func (q *inquiry) fetchMissing(ctx context.Context) (err error) {
 
 // fetch fetches one document and keeps it for the next run.
 func (q *inquiry) fetch(ctx context.Context, d cmg.Digest) error {
-	b, err := q.g.ask(ctx, "GET", cmg.InsideRevoked+"?sha256="+strings.ToLower(d.String()), nil, auth.MaxRevokedList)
+	b, err := q.g.ask(ctx, q.s, "GET", cmg.InsideRevoked+"?sha256="+strings.ToLower(d.String()), nil, auth.MaxRevokedList)
 	if err != nil {
 		return err
 	}
@@ -206,10 +208,10 @@ func (x *exchange) proveAgain(ctx context.Context, e *edge, proofs []cmg.Proof, 
 	var key *auth.UnknownKey
 	switch {
 	case errors.As(refused, &unchecked):
-		x.g.inquiry.certificates(ctx, unchecked.Chain)
+		x.site.inquiry.certificates(ctx, unchecked.Chain)
 		return e.trust.Verify(x.evidence, proofs, x.g.now())
 	case errors.As(refused, &key):
-		x.g.inquiry.keys(ctx, key.Tenant)
+		x.site.inquiry.keys(ctx, key.Tenant)
 	}
 	return cmg.Caller{}, refused
 }
@@ -262,11 +264,11 @@ func (q *inquiry) askStatus(ctx context.Context, chain []*x509.Certificate) erro
 		return err
 	}
 	const maxStatement = 64 << 10
-	text, err := q.g.ask(ctx, "POST", cmg.InsideCertificate, b, maxStatement)
+	text, err := q.g.ask(ctx, q.s, "POST", cmg.InsideCertificate, b, maxStatement)
 	if err != nil {
 		return err
 	}
-	return q.answers.Take(q.g.live.Load().identity, string(text), q.g.now())
+	return q.answers.Take(q.g.live.Load().of(q.s).identity, string(text), q.g.now())
 }
 
 // keys has the site look for new keys of a tenant, not too often: anybody can
@@ -282,12 +284,24 @@ func (q *inquiry) keys(ctx context.Context, tenant string) {
 	if early {
 		return
 	}
-	if _, err := q.g.ask(context.WithoutCancel(ctx), "POST", cmg.InsideTenant+"?id="+url.QueryEscape(tenant), nil, 1<<10); err != nil {
+	if _, err := q.g.ask(context.WithoutCancel(ctx), q.s, "POST", cmg.InsideTenant+"?id="+url.QueryEscape(tenant), nil, 1<<10); err != nil {
 		q.g.log.Warn("the site could not be asked for new keys of a tenant", "tenant", tenant, "err", err)
 	}
 }
 
-// status tells the status page which lists are in use.
+// revocationRows tells the status page which lists are in use, of the first
+// site or by site.
+func (g *Gateway) revocationRows() any {
+	if len(g.sites) == 1 {
+		return g.served.inquiry.status()
+	}
+	rows := map[string]any{}
+	for _, s := range g.sites {
+		rows[s.code] = s.inquiry.status()
+	}
+	return rows
+}
+
 func (q *inquiry) status() any {
 	q.mu.Lock()
 	defer q.mu.Unlock()

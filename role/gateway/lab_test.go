@@ -171,7 +171,7 @@ func (r *running) connect(name string, handler func(*request)) *inside {
 
 // channels is how many connections the gateway counts on.
 func (r *running) channels(name string) int {
-	for _, pt := range *r.gw.points.list.Load() {
+	for _, pt := range *r.gw.siteNamed(r.site.code).points.list.Load() {
 		if pt.name == name {
 			return len(*pt.sessions.Load())
 		}

@@ -29,7 +29,9 @@ func (g *Gateway) leave(d *doors) {
 	if g.cfg.Sockets.Replaced() {
 		d.closeChannel()
 		g.budget.retire()
-		g.points.eachSession(func(s *channel.Session) { s.SendAway("another process takes over") })
+		for _, site := range g.sites {
+			site.points.eachSession(func(s *channel.Session) { s.SendAway("another process takes over") })
+		}
 	}
 	d.finish(g.cfg.Sockets.Replaced())
 	g.accepting.Wait()

@@ -39,6 +39,7 @@ func must[T any](t testing.TB) func(T, error) T {
 
 // A site is what `cmg site init` would make: authorities, keys, signer.
 type site struct {
+	code                      string
 	roots, clients, strangers *auth.Authority
 	signer, stranger          *auth.Identity // of role site, under roots and under strangers
 	keys                      *auth.Keyring
@@ -46,9 +47,11 @@ type site struct {
 }
 
 // theSite is made once: its RSA keys take longer than most tests.
-var theSite = sync.OnceValues(func() (*site, error) {
+var theSite = sync.OnceValues(func() (*site, error) { return newSite(testSite) })
+
+func newSite(code string) (*site, error) {
 	const decade = 10 * 365 * 24 * time.Hour
-	s := &site{}
+	s := &site{code: code}
 	var err error
 	for _, a := range []struct {
 		into **auth.Authority
@@ -62,7 +65,7 @@ var theSite = sync.OnceValues(func() (*site, error) {
 		into **auth.Identity
 		by   *auth.Authority
 	}{{&s.signer, s.roots}, {&s.stranger, s.strangers}} {
-		c, err := i.by.Issue(auth.CertRequest{Site: testSite, Role: cmg.RoleSite, Name: testSite, RSA: true})
+		c, err := i.by.Issue(auth.CertRequest{Site: code, Role: cmg.RoleSite, Name: code, RSA: true})
 		if err != nil {
 			return nil, err
 		}
@@ -75,9 +78,9 @@ var theSite = sync.OnceValues(func() (*site, error) {
 		by   *auth.Authority
 		req  auth.CertRequest
 	}{
-		{&s.device, s.clients, auth.CertRequest{Site: testSite, Device: deviceID}},
-		{&s.lapsed, s.clients, auth.CertRequest{Site: testSite, Device: deviceID, NotBefore: time.Now().Add(-2 * time.Hour), Life: time.Hour}},
-		{&s.unknown, s.strangers, auth.CertRequest{Site: testSite, Device: deviceID}},
+		{&s.device, s.clients, auth.CertRequest{Site: code, Device: deviceID}},
+		{&s.lapsed, s.clients, auth.CertRequest{Site: code, Device: deviceID, NotBefore: time.Now().Add(-2 * time.Hour), Life: time.Hour}},
+		{&s.unknown, s.strangers, auth.CertRequest{Site: code, Device: deviceID}},
 	} {
 		c, err := d.by.Issue(d.req)
 		if err != nil {
@@ -89,7 +92,7 @@ var theSite = sync.OnceValues(func() (*site, error) {
 	}
 	s.keys, err = auth.NewKeyring()
 	return s, err
-})
+}
 
 func pemOf(a *auth.Authority) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw})
@@ -107,7 +110,7 @@ func (s *site) content(version uint64, more ...cmg.Route) cmg.Publication {
 	any := []string{"GET", "HEAD", "OPTIONS", "PROPFIND", "PUT", "DELETE", "POST", "CCM_POST", "BITS_POST"}
 	proofs := []cmg.Proof{cmg.ProofCertificate, cmg.ProofToken}
 	return cmg.Publication{
-		Version: version, Site: testSite, Issued: time.Now().UTC().Truncate(time.Second),
+		Version: version, Site: s.code, Issued: time.Now().UTC().Truncate(time.Second),
 		Routes: append(append(cmg.ManagementPointRoutes(72057594037927937),
 			cmg.Route{Prefix: "/any", Methods: any, Proofs: proofs, MaxBody: 64 << 20, Name: "any"},
 			cmg.Route{Prefix: "/idem", Methods: any, Proofs: proofs, MaxBody: 64 << 20, Idempotent: true, Name: "idem"},
@@ -119,7 +122,7 @@ func (s *site) content(version uint64, more ...cmg.Route) cmg.Publication {
 }
 
 func (s *site) token(t testing.TB, kind auth.TokenKind, from, until time.Duration) string {
-	c := auth.Claims{Kind: kind, Site: testSite, Device: deviceID, NotBefore: time.Now().Add(from), Expires: time.Now().Add(until)}
+	c := auth.Claims{Kind: kind, Site: s.code, Device: deviceID, NotBefore: time.Now().Add(from), Expires: time.Now().Add(until)}
 	return must[string](t)(s.keys.Issue(c))
 }
 
@@ -128,7 +131,7 @@ func (s *site) session(t testing.TB) string { return s.token(t, auth.TokenSessio
 
 // point makes the identity of a connection point.
 func (s *site) point(t testing.TB, name string) *auth.Identity {
-	c := must[auth.Issued](t)(s.roots.Issue(auth.CertRequest{Site: testSite, Role: cmg.RoleConnectionPoint, Name: name, Client: true}))
+	c := must[auth.Issued](t)(s.roots.Issue(auth.CertRequest{Site: s.code, Role: cmg.RoleConnectionPoint, Name: name, Client: true}))
 	return must[*auth.Identity](t)(auth.NewIdentity(c.CertPEM, c.KeyPEM, pemOf(s.roots)))
 }
 
@@ -145,7 +148,7 @@ func (s *site) config(t testing.TB) Config {
 		return c.Certificate
 	}
 	save("front", auth.CertRequest{Name: "gw.cmg.test", DNS: []string{"gw.cmg.test"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true})
-	save("own", auth.CertRequest{Site: testSite, Role: cmg.RoleGateway, Name: "gw-1", Server: true})
+	save("own", auth.CertRequest{Site: s.code, Role: cmg.RoleGateway, Name: "gw-1", Server: true})
 	if err := os.WriteFile(path("roots.crt"), pemOf(s.roots), 0o600); err != nil {
 		t.Fatal(err)
 	}

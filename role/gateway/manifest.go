@@ -24,7 +24,19 @@ const manifestTime = 30 * time.Second
 // grants, and tid (device), if it is there, the token's device. The others
 // of the field's clients (cid, iss, alg, st, et) say nothing that the token
 // does not say under its signature.
-func (x *exchange) manifest(ctx context.Context, e *edge) error {
+//
+// The site that the token names judges it, and its content it is about.
+func (x *exchange) manifest(ctx context.Context) error {
+	x.site = x.g.served
+	if len(x.g.sites) > 1 {
+		if s := x.shownSite(); s != nil {
+			x.site = s
+		}
+	}
+	e := x.site.edge.Load()
+	if e == nil {
+		return errNotReady()
+	}
 	x.bill.endpoint = x.g.accounts.manifest
 	if err := x.g.budget.refuse(false); err != nil {
 		return err
@@ -35,7 +47,8 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	if x.body != nil {
 		return cmg.Refuse(413, "CMGService_Content_Too_Large", "this path takes no body", nil)
 	}
-	if x.g.live.Load().locator == nil {
+	locator := x.g.live.Load().of(x.site).locator
+	if locator == nil {
 		return cmg.Refuse(404, "CMGService_No_Content", "this gateway serves no content", nil)
 	}
 	claims, err := e.trust.Content(x.evidence.Authorization, x.started)
@@ -57,7 +70,7 @@ func (x *exchange) manifest(ctx context.Context, e *edge) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, manifestTime)
 	defer cancel()
-	doc, err := x.g.live.Load().locator.Locate(ctx, grant, claims.Expires)
+	doc, err := locator.Locate(ctx, grant, claims.Expires)
 	var refused *cmg.Refusal
 	if errors.As(err, &refused) {
 		return refused

@@ -22,10 +22,16 @@ import (
 //	GET /CCM_Proxy_MutualAuth/ServiceMetadata
 //	200 {"Service": "<host>"} for anybody; with a proof that holds also what
 //	    this site is and how its management points are reached
-func (x *exchange) bootstrap(ctx context.Context, e *edge) (ok bool, err error) {
+//
+// A gateway of several sites answers for the one that knows the tenant, or
+// that the proof names. refused is why the path leads nowhere else.
+func (x *exchange) bootstrap(ctx context.Context, refused error) (ok bool, err error) {
 	path := x.req.Path
+	if x.route != nil || x.site.edge.Load() == nil {
+		return false, refused
+	}
 	if bytes.EqualFold(path, authInfoPath) {
-		return true, x.authInfo(e)
+		return true, x.authInfo()
 	}
 	for i, p := range metadataPaths {
 		if bytes.EqualFold(path, p) {
@@ -33,7 +39,11 @@ func (x *exchange) bootstrap(ctx context.Context, e *edge) (ok bool, err error) 
 			if i > 0 {
 				proofs = []cmg.Proof{cmg.ProofToken, cmg.ProofEntra}
 			}
-			return true, x.metadata(ctx, e, proofs)
+			if s := x.shownSite(); s != nil && s.edge.Load() != nil {
+				x.site = s
+			}
+			x.judged = x.site.edge.Load()
+			return true, x.metadata(ctx, x.judged, proofs)
 		}
 	}
 	return false, nil
@@ -46,7 +56,7 @@ var (
 
 // authInfo tells a client of a known tenant what to ask its directory for.
 // Nothing of it is secret: it is what the client's sign-in shows.
-func (x *exchange) authInfo(e *edge) error {
+func (x *exchange) authInfo() error {
 	if err := x.mayAsk(); err != nil {
 		return err
 	}
@@ -62,12 +72,17 @@ func (x *exchange) authInfo(e *edge) error {
 		return cmg.Refuse(400, "CMGService_Bad_Request", "the query has to name one tenant (TenantID)", err)
 	}
 	id, err := cmg.ParseTenantID(asked[0])
-	i := slices.IndexFunc(e.publication.Tenants, func(t cmg.Tenant) bool { return t.ID == id })
-	if err != nil || i < 0 {
-		return cmg.Refuse(404, "CMGService_Unknown_Tenant", "this site does not know the tenant", err)
+	for _, s := range x.g.sites {
+		e := s.edge.Load()
+		if e == nil || err != nil {
+			continue
+		}
+		if i := slices.IndexFunc(e.publication.Tenants, func(t cmg.Tenant) bool { return t.ID == id }); i >= 0 {
+			t := e.publication.Tenants[i]
+			return x.give200(map[string]string{"TenantID": t.ID, "AADCLIENTAPPID": t.Client, "AADRESOURCEURI": t.Resource, "Authority": t.Authority})
+		}
 	}
-	t := e.publication.Tenants[i]
-	return x.give200(map[string]string{"TenantID": t.ID, "AADCLIENTAPPID": t.Client, "AADRESOURCEURI": t.Resource, "Authority": t.Authority})
+	return cmg.Refuse(404, "CMGService_Unknown_Tenant", "this site does not know the tenant", err)
 }
 
 func (x *exchange) mayAsk() error {

@@ -3,11 +3,15 @@ package gateway
 import (
 	"sync/atomic"
 
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/meter"
 )
 
 // perKind are the labels of what is counted for each kind of request.
 var perKind = []string{"site", "endpoint", "prefix", "connection_point", "proof", "class"}
+
+// perPoint are the labels of what is told of a connection point.
+var perPoint = []string{"site", "connection_point"}
 
 // The metrics of a gateway. docs/metrics.md is made of them.
 var (
@@ -24,14 +28,18 @@ var (
 	mShed          = metric("shed_connections_total", meter.Counter, "Connections closed before the handshake, since there were too many.")
 	mAddresses     = metric("address_limited_total", meter.Counter, "Requests and handshakes refused because too many came from one address.", "what")
 	mHandshakes    = metric("handshake_errors_total", meter.Counter, "TLS handshakes that clients did not finish.")
+	mHandshakeFull = metric("handshakes_shed_total", meter.Counter, "Connections closed since their handshake could not begin in time.")
 	mRepeated      = metric("repeated_requests_total", meter.Counter, "Requests that were sent inward a second time.")
 	mAborted       = metric("aborted_requests_total", meter.Counter, "Requests that ended without their whole answer.")
 	mManifests     = metric("manifests_total", meter.Counter, "Content manifests given.")
-	mChannels      = metric("channels", meter.Gauge, "Connections that a connection point holds open.", "connection_point")
-	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on a connection point's channels.", "connection_point")
-	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", "connection_point")
+	mChannels      = metric("channels", meter.Gauge, "Connections that a connection point holds open.", perPoint...)
+	mChannelFlight = metric("channel_in_flight_requests", meter.Gauge, "Requests on a connection point's channels.", perPoint...)
+	mChannelTrip   = metric("channel_round_trip_seconds", meter.Gauge, "The longest of a connection point's channels' last round trips.", perPoint...)
 	mWaiting       = metric("waiting_requests", meter.Gauge, "Requests that wait for a connection point.")
-	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.")
+	mWaitingBytes  = metric("waiting_bytes", meter.Gauge, "Bytes of memory that requests hold which wait for a connection point.")
+	mWaitRefused   = metric("waiting_refused_total", meter.Counter, "Requests that could not wait for a connection point, since too much waited.")
+	mWaitExpired   = metric("waiting_expired_total", meter.Counter, "Requests for which no connection point came in time.")
+	mPublication   = metric("publication_version", meter.Gauge, "Version of the publication in force; 0: none.", "site")
 	mLogged        = metric("access_log_lines_total", meter.Counter, "Lines about requests that were written to the log.")
 	mLogDropped    = metric("access_log_dropped_total", meter.Counter, "Lines about requests that were dropped, since they came too fast.")
 	mReloads       = metric("config_reloads_total", meter.Counter, "Attempts to take the configuration anew.", "result")
@@ -42,6 +50,7 @@ var (
 	mBudgetCut     = metric("budget_cut_answers_total", meter.Counter, "Answers that were broken off when the budget was used up.")
 	mGateInside    = metric("admitted_requests", meter.Gauge, "Requests inward, of max_requests.")
 	mGateWaiting   = metric("queued_requests", meter.Gauge, "Requests that wait for one of max_requests, or of a route's max_concurrent.")
+	mGateRefused   = metric("gate_refused_requests_total", meter.Counter, "Requests that max_requests (all) or a route's max_concurrent (route) turned away: nobody more could wait (full), or there was no room in time (late).", "gate", "reason")
 	mMemoryStep    = metric("memory_step", meter.Gauge, "How short memory is: 0 fine, 1 from 85 % of the limit, 2 from 92 %, 3 from 95 %.")
 	mMemoryEnded   = metric("memory_ended_requests_total", meter.Counter, "Parked requests that were ended to give memory back.")
 	mCallers       = metric("callers", meter.Gauge, "Callers that are counted one by one.")
@@ -72,6 +81,7 @@ func (g *Gateway) gather(e *meter.Emit) {
 	n(mUpgraded, &g.counts.upgraded)
 	n(mShed, &g.counts.shed)
 	n(mHandshakes, &g.counts.handshakeErrors)
+	n(mHandshakeFull, &g.counts.handshakesFull)
 	n(mRepeated, &g.counts.repeated)
 	n(mAborted, &g.counts.aborted)
 	n(mManifests, &g.counts.manifests)
@@ -86,30 +96,46 @@ func (g *Gateway) gather(e *meter.Emit) {
 	e.Value(mReloads, float64(g.reload.Taken()), "taken")
 	e.Value(mReloads, float64(g.reload.Refused()), "refused")
 	e.Value(mReloadBad, g.reload.Badness())
-	waiting := g.gate.waiting.Load()
-	if ed := g.edge.Load(); ed != nil {
-		for _, r := range ed.routes {
-			if r.gate != nil {
-				waiting += r.gate.waiting.Load()
-			}
-		}
+	routes := gate.Stats{}
+	for _, site := range g.sites {
+		site.gather(e, &routes)
 	}
-	e.Value(mGateInside, float64(g.gate.inside.Load()))
-	e.Value(mGateWaiting, float64(waiting))
+	all := g.gate.Stats()
+	for name, s := range map[string]gate.Stats{"all": all, "route": routes} {
+		e.Value(mGateRefused, float64(s.Full), name, "full")
+		e.Value(mGateRefused, float64(s.Late), name, "late")
+	}
+	e.Value(mGateInside, float64(all.Inside))
+	e.Value(mGateWaiting, float64(all.Waiting+routes.Waiting))
 	e.Value(mMemoryStep, float64(g.memory.level()))
 	e.Value(mMemoryEnded, float64(g.memory.ended.Load()))
 	e.Value(mConnections, float64(len(g.clients.slots)))
-	e.Value(mWaiting, float64(g.points.waiting.Load()))
-	e.Value(mPublication, float64(g.version()))
-	for name, r := range g.points.rows() {
-		e.Value(mChannels, float64(r.Channels), name)
-		e.Value(mChannelFlight, float64(r.InFlight), name)
-		e.Value(mChannelTrip, r.RoundTrip/1000, name)
+	n(mWaiting, &g.waiting.requests)
+	n(mWaitingBytes, &g.waiting.bytes)
+	n(mWaitRefused, &g.waiting.refused)
+	n(mWaitExpired, &g.waiting.expired)
+}
+
+// gather tells how one site stands, and adds up its routes' gates.
+func (s *served) gather(e *meter.Emit, sum *gate.Stats) {
+	e.Value(mPublication, float64(s.version()), s.code)
+	for name, r := range s.points.rows() {
+		e.Value(mChannels, float64(r.Channels), s.code, name)
+		e.Value(mChannelFlight, float64(r.InFlight), s.code, name)
+		e.Value(mChannelTrip, r.RoundTrip/1000, s.code, name)
+	}
+	if ed := s.edge.Load(); ed != nil {
+		for _, r := range ed.routes {
+			if r.gate != nil {
+				g := r.gate.Stats()
+				sum.Waiting, sum.Full, sum.Late = sum.Waiting+g.Waiting, sum.Full+g.Full, sum.Late+g.Late
+			}
+		}
 	}
 }
 
 func (g *Gateway) gatherAccounts(e *meter.Emit) {
-	names := g.points.slotNames()
+	names := g.slots.names()
 	for _, ep := range g.accounts.all() {
 		ep.each(func(slot, proof, class int, t meter.Traffic) {
 			labels := []string{ep.site, ep.name, ep.prefix, names[slot], proofNames[proof], classNames[class]}
@@ -129,7 +155,7 @@ func (g *Gateway) gatherAccounts(e *meter.Emit) {
 
 // gatherCertificate tells how the certificate that clients meet stands.
 func (g *Gateway) gatherCertificate(e *meter.Emit) {
-	st, problem := g.live.Load().served.Status(), 0.0
+	st, problem := g.live.Load().shown.Status(), 0.0
 	if st.Problem != "" {
 		problem = 1
 	}

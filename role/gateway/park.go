@@ -85,9 +85,10 @@ func (c *client) resume(ctx context.Context, err error) {
 // resume goes on with a request that was parked on st. err is that of wait.
 func (x *exchange) resume(ctx context.Context, st *channel.Stream, err error) error {
 	err = x.receive(st, err)
+	x.share.end(false)
 	x.stream.Store(nil)
 	st.Close()
-	again, err := x.judge(x.bill.point, err)
+	again, err := x.verdict(x.bill.point, err)
 	if again {
 		err = x.attempt(ctx)
 	}

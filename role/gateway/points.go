@@ -19,21 +19,27 @@ type point struct {
 	requests atomic.Int64
 	next     atomic.Uint32
 	sessions atomic.Pointer[[]*channel.Session] // never changed in place
+	load     pointLoad
 }
 
-// points is the set of connection points. Requests read a snapshot.
+// points is the set of one site's connection points. Requests read a
+// snapshot.
 type points struct {
-	next    atomic.Uint32
-	list    atomic.Pointer[[]*point]
-	waiting atomic.Int32
+	slots *pointSlots
+	label string // of this site, in the slots' names
+	next  atomic.Uint32
+	least bool // pick the one with the least load, not the next
+	list  atomic.Pointer[[]*point]
+	queue *waiting // requests that wait for a connection point, of all sites
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
 	counts  map[string]*point
 }
 
-func newPoints() *points {
-	p := &points{changed: make(chan struct{}), counts: map[string]*point{}}
+func (g *Gateway) newPoints(label string) *points {
+	p := &points{slots: g.slots, label: label, least: g.cfg.Choice == ChoiceLeastLoaded, queue: g.waiting,
+		changed: make(chan struct{}), counts: map[string]*point{}}
 	p.list.Store(&[]*point{})
 	return p
 }
@@ -48,7 +54,7 @@ func (p *points) change(name string, s *channel.Session, in bool) {
 	defer p.mu.Unlock()
 	pt := p.counts[name]
 	if pt == nil {
-		pt = &point{name: name, slot: min(len(p.counts)+1, otherPoint)}
+		pt = &point{name: name, slot: p.slots.take(p.label + name)}
 		pt.sessions.Store(&[]*channel.Session{})
 		p.counts[name] = pt
 	}
@@ -67,15 +73,18 @@ func (p *points) change(name string, s *channel.Session, in bool) {
 	p.changed = make(chan struct{})
 }
 
-// pick goes round the connection points, and round the connections of the
-// one whose turn it is. A point named in not is passed over as long as there
-// is another.
+// pick goes round the connection points, or takes the lighter one of two; and
+// it goes round the connections of that one. A point named in not is passed
+// over as long as there is another.
 func (p *points) pick(not []string) (*point, *channel.Session) {
 	list := *p.list.Load()
 	if len(list) == 0 {
 		return nil, nil
 	}
 	turn := int(p.next.Add(1) % uint32(len(list)))
+	if p.least && len(list) > 1 {
+		turn = lighter(list, turn)
+	}
 	var spare *point
 	var spareSession *channel.Session
 	for i := range list {
@@ -108,40 +117,55 @@ func (pt *point) usable() *channel.Session {
 	return nil
 }
 
-// maxWaiting is how many requests wait for a connection point.
-const maxWaiting = 1024
-
 // wait blocks until the set changes, at most until the deadline. It says
-// false at once if too many wait already.
-func (p *points) wait(ctx context.Context, deadline time.Time) bool {
+// false at once if too much waits already; held is what the request holds in
+// memory meanwhile.
+func (p *points) wait(ctx context.Context, deadline time.Time, held int) bool {
 	p.mu.Lock()
 	changed := p.changed
 	p.mu.Unlock()
 	if _, s := p.pick(nil); s != nil {
 		return true
 	}
-	if p.waiting.Add(1) > maxWaiting {
-		p.waiting.Add(-1)
+	if !p.queue.enter(held) {
 		return false
 	}
-	defer p.waiting.Add(-1)
+	defer p.queue.leave(held)
 	t := time.NewTimer(time.Until(deadline))
 	defer t.Stop()
 	select {
 	case <-changed:
 		return true
 	case <-t.C:
+		p.queue.expired.Add(1)
 	case <-ctx.Done():
 	}
 	return false
 }
 
-// slotNames names the slots that points have in the accounts.
-func (p *points) slotNames() (names [maxPoints + 2]string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for name, pt := range p.counts {
-		names[pt.slot] = name
+// pointSlots numbers the connection points of all sites for the accounts.
+type pointSlots struct {
+	mu sync.Mutex
+	of map[string]int // by name
+}
+
+func newPointSlots() *pointSlots { return &pointSlots{of: map[string]int{}} }
+
+func (s *pointSlots) take(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.of[name]; !ok {
+		s.of[name] = min(len(s.of)+1, otherPoint)
+	}
+	return s.of[name]
+}
+
+// names names the slots.
+func (s *pointSlots) names() (names [maxPoints + 2]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, slot := range s.of {
+		names[slot] = name
 	}
 	names[otherPoint] = "(other)"
 	return names
@@ -153,6 +177,8 @@ type pointRow struct {
 	InFlight  int     `json:"in_flight"`
 	Requests  int64   `json:"requests"`
 	RoundTrip float64 `json:"round_trip_ms"`
+	Short     int64   `json:"short_requests,omitempty"` // in flight, long polls apart; counted where the choice needs it
+	Latency   float64 `json:"latency_ms,omitempty"`     // moving average of them
 }
 
 // rows tells what is connected.
@@ -162,7 +188,7 @@ func (p *points) rows() map[string]pointRow {
 	rows := map[string]pointRow{}
 	for name, pt := range p.counts {
 		sessions := *pt.sessions.Load()
-		r := pointRow{Channels: len(sessions), Requests: pt.requests.Load()}
+		r := pointRow{Channels: len(sessions), Requests: pt.requests.Load(), Short: pt.load.short(time.Now()), Latency: float64(pt.load.latency.Load()) / 1e6}
 		for _, s := range sessions {
 			r.InFlight += s.InFlight()
 			r.RoundTrip = max(r.RoundTrip, float64(s.RTT().Microseconds())/1000)

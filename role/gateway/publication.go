@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/gate"
 	"github.com/opencmg/cmg/h1"
 )
 
@@ -26,12 +27,12 @@ type edge struct {
 type published struct {
 	cmg.Route
 	endpoint *endpoint
-	exempt   bool  // from the outbound budget
-	gate     *gate // nil: no limit
+	exempt   bool       // from the outbound budget
+	gate     *gate.Gate // nil: no limit
 }
 
-func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
-	trust, err := auth.NewTrustWith(p, g.inquiry.known(p))
+func (g *Gateway) newEdge(s *served, p cmg.Publication) (*edge, error) {
+	trust, err := auth.NewTrustWith(p, s.inquiry.known(p))
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +44,7 @@ func (g *Gateway) newEdge(p cmg.Publication) (*edge, error) {
 		if err != nil || string(norm) != r.Prefix {
 			return nil, fmt.Errorf("route %q is not in normal form: %w", r.Prefix, cmg.ErrInvalid)
 		}
-		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: live.cfg.Budget.exempts(r), gate: g.gateOf(r)}
+		e.routes[strings.ToLower(r.Prefix)] = &published{Route: *r, endpoint: g.accounts.endpoint(p.Site, r), exempt: live.cfg.Budget.exempts(r), gate: gateOf(s, r)}
 		e.longest = max(e.longest, len(r.Prefix))
 	}
 	return e, nil
@@ -72,11 +73,12 @@ func (e *edge) match(path []byte) *published {
 	return nil
 }
 
+// publicationFile keeps the first site's publication.
 const publicationFile = "publication.jws"
 
 // loadPublication takes the publication kept by an earlier run.
-func (g *Gateway) loadPublication() error {
-	file := filepath.Join(g.cfg.StateDir, publicationFile)
+func (g *Gateway) loadPublication(s *served) error {
+	file := filepath.Join(g.cfg.StateDir, s.file)
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -84,61 +86,54 @@ func (g *Gateway) loadPublication() error {
 	if err != nil {
 		return err
 	}
-	e, err := g.readPublication(string(b))
+	e, err := g.readPublication(s, string(b))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	g.edge.Store(e)
+	s.edge.Store(e)
 	g.tickets.trust(e.publication)
 	g.updateReadiness()
 	return nil
 }
 
-func (g *Gateway) readPublication(jws string) (*edge, error) {
-	p, err := auth.ReadPublication(g.live.Load().identity, jws, g.now())
+func (g *Gateway) readPublication(s *served, jws string) (*edge, error) {
+	p, err := auth.ReadPublication(g.live.Load().of(s).identity, jws, g.now())
 	if err != nil {
 		return nil, err
 	}
-	return g.newEdge(p)
+	return g.newEdge(s, p)
 }
 
-// takePublication checks a publication that a connection point brought,
-// keeps it, and lets all new requests meet it.
-func (g *Gateway) takePublication(version uint64, doc []byte) error {
+// takePublication checks a publication that a connection point of the site
+// brought, keeps it, and lets all new requests meet it.
+func (g *Gateway) takePublication(s *served, version uint64, doc []byte) error {
 	g.taking.Lock()
 	defer g.taking.Unlock()
-	old := g.version()
+	old := s.version()
 	if version == old && old != 0 {
 		return nil
 	}
-	e, err := g.readPublication(string(doc))
+	e, err := g.readPublication(s, string(doc))
 	if err != nil {
-		g.log.Warn("a publication was refused", "version", version, "err", err)
+		g.log.Warn("a publication was refused", "site", s.code, "version", version, "err", err)
 		return err
 	}
 	if v := e.publication.Version; v != version || v < old {
 		return fmt.Errorf("publication says version %d, was sent as %d, and version %d is known: %w", v, version, old, cmg.ErrConflict)
 	}
-	if err := g.keep(doc); err != nil {
+	if err := g.keep(s.file, doc); err != nil {
 		g.log.Error("the publication could not be kept: a restart would not know it", "err", err)
 	}
-	g.edge.Store(e)
+	s.edge.Store(e)
 	g.tickets.trust(e.publication)
-	g.endBlocked(e.trust)
+	g.endBlocked(s, e.trust)
 	g.updateReadiness()
 	g.log.Info("publication taken", "version", version, "site", e.publication.Site, "routes", len(e.publication.Routes),
 		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys), "blocks", e.publication.Blocks.Len())
 	return nil
 }
 
-func (g *Gateway) version() uint64 {
-	if e := g.edge.Load(); e != nil {
-		return e.publication.Version
-	}
-	return 0
-}
-
 // keep writes the publication so that a crash leaves the old or the new one.
-func (g *Gateway) keep(doc []byte) error {
-	return writeWhole(filepath.Join(g.cfg.StateDir, publicationFile), doc)
+func (g *Gateway) keep(file string, doc []byte) error {
+	return writeWhole(filepath.Join(g.cfg.StateDir, file), doc)
 }

@@ -12,11 +12,13 @@ import (
 type CallerLimits struct {
 	Rate  float64 `json:"rate"`  // requests a second that are given in the long run; 0: no limit
 	Burst int     `json:"burst"` // requests that may come at once; 0: ten seconds of rate, at least 1
+
+	Concurrent int64 `json:"concurrent"` // requests inward at the same time, long polls among them; 0: no limit
 }
 
 func (c CallerLimits) withDefaults() (CallerLimits, error) {
-	if !(c.Rate >= 0) || c.Rate > 1e6 || c.Burst < 0 {
-		return c, fmt.Errorf("caller_limits: wants 0 <= rate <= 1,000,000 and a burst of 0 or more: %w", cmg.ErrInvalid)
+	if !(c.Rate >= 0) || c.Rate > 1e6 || c.Burst < 0 || c.Concurrent < 0 {
+		return c, fmt.Errorf("caller_limits: wants 0 <= rate <= 1,000,000 and burst and concurrent of 0 or more: %w", cmg.ErrInvalid)
 	}
 	if c.Burst == 0 {
 		c.Burst = max(1, int(10*c.Rate))
@@ -59,4 +61,26 @@ func (x *exchange) limit() error {
 	}
 	x.bill.wait = wait
 	return cmg.Refuse(429, "CMGService_Too_Many_Requests", "this caller has sent more requests than it may for now", nil)
+}
+
+// enterCaller takes one of the places that a caller has inward, where that is
+// limited, and leaveCaller frees it.
+func (x *exchange) enterCaller() error {
+	row, most := x.bill.caller, x.g.live.Load().cfg.CallerLimits.Concurrent
+	if most == 0 || row == &x.g.accounts.callers.others {
+		return nil
+	}
+	if row.inside.Add(1) > most {
+		row.inside.Add(-1)
+		return cmg.Refuse(429, "CMGService_Too_Many_Requests", "this caller has as many requests under way as it may", nil)
+	}
+	x.inside = row
+	return nil
+}
+
+func (x *exchange) leaveCaller() {
+	if x.inside != nil {
+		x.inside.inside.Add(-1)
+		x.inside = nil
+	}
 }

@@ -41,19 +41,22 @@ func (ts *tunnels) all() []*tunnel {
 	return all
 }
 
-// recheck ends the tunnels whose callers would be refused by what is known
+// recheck ends the tunnels whose callers a site would refuse by what is known
 // now.
-func (g *Gateway) recheck(ctx context.Context) {
-	e := g.edge.Load()
+func (g *Gateway) recheck(ctx context.Context, s *served) {
+	e := s.edge.Load()
 	if e == nil {
 		return
 	}
 	for _, t := range g.tunnels.all() {
 		x := &t.c.x
+		if x.site != s {
+			continue
+		}
 		_, err := e.trust.Verify(x.evidence, x.route.Proofs, g.now())
 		var unchecked *auth.Unchecked
 		if errors.As(err, &unchecked) {
-			g.inquiry.certificates(ctx, unchecked.Chain)
+			s.inquiry.certificates(ctx, unchecked.Chain)
 			_, err = e.trust.Verify(x.evidence, x.route.Proofs, g.now())
 		}
 		var refused *cmg.Refusal

@@ -216,7 +216,7 @@ func TestNoConnectionPoint(t *testing.T) {
 		}
 		answers <- resp
 	}()
-	eventually(t, "a request waits", func() bool { return r.gw.points.waiting.Load() == 1 })
+	eventually(t, "a request waits", func() bool { return r.gw.waiting.requests.Load() == 1 })
 	r.connect("cp-2", echo)
 	if resp := within(t, "the answer", answers); resp == nil || resp.StatusCode != 200 || resp.Header.Get("X-By") != "cp-2" {
 		t.Errorf("a connection point came: %v", resp)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
-	"github.com/opencmg/cmg/content"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -19,55 +18,46 @@ import (
 // gateway: immutable. A new one meets new connections and
 // requests; what is open stays as it is.
 type snapshot struct {
-	given    Config // as it came
-	cfg      Config // with what it leaves out
-	identity *auth.Identity
-	front    *tls.Config // clients
-	served   *auth.Front // the certificate in it
-	channel  *tls.Config // connection points at their own port, and within a WebSocket
-	signer   *auth.CallerSigner
-	locator  *content.Locator // nil: no content
+	given   Config      // as it came
+	cfg     Config      // with what it leaves out
+	parties []party     // in the order of Gateway.sites
+	front   *tls.Config // clients
+	shown   *auth.Front // the certificate in it
+	channel *tls.Config // connection points at their own port, and within a WebSocket
 
 	addresses *addresses // nil: no limit
 	greetings *addresses // of handshakes; nil: no limit
 }
 
 // fixed are the keys that cannot change while the gateway runs: what it
-// listens on, what its state belongs to, and the sizes of tables that are in
-// use.
-var fixed = []string{"name", "listen", "reuse_port", "channel", "channel_https", "status", "state_dir", "max_connections", "max_requests", "max_callers", "budget.window"}
+// listens on, what its state belongs to, whom it serves, and the sizes of
+// tables that are in use.
+var fixed = []string{"name", "listen", "reuse_port", "channel", "channel_https", "status", "state_dir", "sites", "choice", "waiting",
+	"max_connections", "max_requests", "max_callers", "budget.window"}
 
 // build checks c, reads its files and makes a snapshot of it.
 func build(given Config) (*snapshot, error) {
 	c := given.withDefaults()
 	s := &snapshot{given: given}
-	var err error
-	if s.identity, err = auth.LoadIdentity(c.Identity); err != nil {
-		return nil, fmt.Errorf("gateway: identity: %w", err)
+	if c.ACME.Dir == "" && c.StateDir != "" {
+		c.ACME.Dir = filepath.Join(c.StateDir, "acme")
 	}
-	name := s.identity.Name()
-	if name.Role != cmg.RoleGateway {
-		return nil, fmt.Errorf("gateway: identity: the certificate %s is for the role %q, not %q: %w", c.Identity.Certificate, name.Role, cmg.RoleGateway, cmg.ErrInvalid)
+	err := s.loadParties(&c)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if c.Name == "" {
-		c.Name = name.Name
+		c.Name = s.parties[0].identity.Name().Name
 	}
 	if c.StateDir == "" {
 		return nil, fmt.Errorf("gateway: state_dir is empty: %w", cmg.ErrInvalid)
 	}
-	if c.ACME.Dir == "" {
-		c.ACME.Dir = filepath.Join(c.StateDir, "acme")
-	}
-	if s.served, err = auth.NewFront(auth.FrontConfig{Certificate: c.Certificate, Key: c.Key, PasswordFile: c.PasswordFile, ACME: c.ACME, Log: c.Log, Now: c.Now}); err != nil {
+	if err := c.Choice.check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	s.front, s.channel = s.identity.WithChannel(s.served.Settings()), s.identity.ChannelServer()
-	if c.Links != nil {
-		if s.locator, err = content.NewLocator(content.LocatorConfig{Links: c.Links, Now: c.Now}); err != nil {
-			return nil, fmt.Errorf("gateway: content: %w", err)
-		}
+	if c.Waiting, err = c.Waiting.withDefaults(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	s.signer = auth.NewCallerSigner(s.identity)
 	if err := c.AccessLog.Check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -94,16 +84,23 @@ func (g *Gateway) install(c Config) (changed, later []string, err error) {
 	if (old.given.Budget.Bytes > 0) != (c.Budget.Bytes > 0) {
 		stays = append(slices.Clone(stays), "budget.bytes") // there is a file, or there is none
 	}
-	changed, later = web.Differences(old.given, &c, stays...)
+	was, sites := old.given, c.Sites
+	was.Sites, c.Sites = bare(was.Sites), bare(c.Sites)
+	changed, later = web.Differences(was, &c, stays...)
+	if c.Sites = sites; slices.Contains(later, "sites") {
+		c.Sites = old.given.Sites
+	}
 	c.Log, c.Now, c.Health, c.Sockets, c.Again = old.given.Log, old.given.Now, old.given.Health, old.given.Sockets, old.given.Again
 	s, err := build(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	if was, is := old.identity.Name(), s.identity.Name(); was != is {
-		return nil, nil, fmt.Errorf("gateway: identity: the certificate is that of %s, and this is %s: %w", is, was, cmg.ErrConflict)
+	for i := range s.parties {
+		if was, is := old.parties[i].identity.Name(), s.parties[i].identity.Name(); was != is {
+			return nil, nil, fmt.Errorf("gateway: identity: the certificate is that of %s, and this is %s: %w", is, was, cmg.ErrConflict)
+		}
 	}
-	s.served.After(old.served)
+	s.shown.After(old.shown)
 	g.tickets.use(s.front)
 	g.live.Store(s)
 	select {
@@ -117,36 +114,52 @@ func (g *Gateway) install(c Config) (changed, later []string, err error) {
 	return changed, later, g.again()
 }
 
-// again makes the edge anew, for what in it comes from the configuration.
+// bare gives sites as the configuration has them, without what main made of
+// it.
+func bare(sites []Site) []Site {
+	sites = slices.Clone(sites)
+	for i := range sites {
+		sites[i].Links = nil
+	}
+	return sites
+}
+
+// again makes the edges anew, for what in them comes from the configuration.
 func (g *Gateway) again() error {
 	g.taking.Lock()
 	defer g.taking.Unlock()
-	old := g.edge.Load()
-	if old == nil {
-		return nil
+	for _, s := range g.sites {
+		old := s.edge.Load()
+		if old == nil {
+			continue
+		}
+		e, err := g.newEdge(s, old.publication)
+		if err != nil {
+			return errors.New("the publication in force cannot be read again: " + err.Error())
+		}
+		s.edge.Store(e)
 	}
-	e, err := g.newEdge(old.publication)
-	if err != nil {
-		return errors.New("the publication in force cannot be read again: " + err.Error())
-	}
-	g.edge.Store(e)
 	return nil
 }
 
 // files are those that the running configuration names.
 func (g *Gateway) files() []string {
 	c := g.live.Load().cfg
-	return []string{c.Certificate, c.Key, c.PasswordFile, c.ACME.Roots, c.Identity.Certificate, c.Identity.Key, c.Identity.Roots, c.Content.KeyFile, c.Content.Roots}
+	files := []string{c.Certificate, c.Key, c.PasswordFile, c.ACME.Roots}
+	for _, s := range append([]Site{{IdentityFiles: c.Identity, Content: c.Content}}, c.Sites...) {
+		files = append(files, s.Certificate, s.Key, s.Roots, s.Content.KeyFile, s.Content.Roots)
+	}
+	return files
 }
 
 // followFront follows the certificate that clients meet, of whichever
 // configuration runs, until ctx ends.
 func (g *Gateway) followFront(ctx context.Context) {
 	for ctx.Err() == nil {
-		served := g.live.Load().served
+		shown := g.live.Load().shown
 		one, stop := context.WithCancel(ctx)
 		var wg sync.WaitGroup
-		wg.Go(func() { served.Run(one) })
+		wg.Go(func() { shown.Run(one) })
 		select {
 		case <-ctx.Done():
 		case <-g.newFront:

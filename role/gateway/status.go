@@ -15,7 +15,7 @@ import (
 
 // counters count what this instance did since it started.
 type counters struct {
-	requests, inFlight, parked, upgraded, repeated, aborted, manifests, bootstraps, shed, handshakeErrors atomic.Int64
+	requests, inFlight, parked, upgraded, repeated, aborted, manifests, bootstraps, shed, handshakeErrors, handshakesFull atomic.Int64
 
 	refusals sync.Map // code → *atomic.Int64; codes are our own, so there are few
 }
@@ -71,34 +71,58 @@ func (g *Gateway) publishStatus() {
 	g.health.Publish("callers", g.accounts.callers.status)
 	g.health.Publish("channels", g.channels.rows)
 	g.health.Publish("tickets", g.tickets.row)
-	g.health.Publish("revocation", g.inquiry.status)
-	g.health.Publish("certificate", func() any { return g.live.Load().served.Status() })
+	g.health.Publish("revocation", g.revocationRows)
+	g.health.Publish("certificate", func() any { return g.live.Load().shown.Status() })
 	g.health.Publish("name", func() any { return g.cfg.Name })
-	g.health.Publish("publication", func() any {
-		e := g.edge.Load()
-		if e == nil {
-			return nil
-		}
-		p := e.publication
-		return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys), "blocks": p.Blocks.Len(),
-			"tenants": len(p.Tenants), "revocation_lists": len(p.Revocation.Lists)}
+	g.health.Publish("publication", func() any { return g.publicationRow() })
+	g.health.Publish("sites", g.siteRows)
+	g.health.Publish("waiting", func() any {
+		w := g.waiting
+		return map[string]int64{"requests": w.requests.Load(), "bytes": w.bytes.Load(), "refused": w.refused.Load(), "expired": w.expired.Load()}
 	})
+	g.health.Publish("gate", g.gateRows)
 	g.health.Mount(web.RefusalsPath, g.refusals)
 	g.health.Mount("/metrics", meter.Handler(Metrics, g.gather))
 	g.updateReadiness()
 }
 
-// updateReadiness says whether this instance can serve.
+// publicationRow tells which publication is in force.
+func (s *served) publicationRow() any {
+	e := s.edge.Load()
+	if e == nil {
+		return nil
+	}
+	p := e.publication
+	return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys)}
+}
+
+// siteRows tells how each site stands.
+func (g *Gateway) siteRows() any {
+	rows := map[string]any{}
+	for _, s := range g.sites {
+		rows[s.code] = map[string]any{"publication": s.publicationRow(), "connection_points": s.points.rows()}
+	}
+	return rows
+}
+
+// updateReadiness says whether this instance can serve: some site at least.
+// An instance that serves several is not to be taken from all for the sake of
+// one.
 func (g *Gateway) updateReadiness() {
 	g.judging.Lock() // what was seen first is said first
 	defer g.judging.Unlock()
+	points, known := false, false
+	for _, s := range g.sites {
+		points = points || len(*s.points.list.Load()) > 0
+		known = known || s.edge.Load() != nil
+	}
 	var err error
-	if len(*g.points.list.Load()) == 0 {
+	if !points {
 		err = errors.New("no connection point is connected")
 	}
 	g.health.Set("connection_point", err)
 	err = nil
-	if g.edge.Load() == nil {
+	if !known {
 		err = errors.New("no publication was received yet")
 	}
 	g.health.Set("publication", err)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,23 +27,31 @@ const (
 // at each instance. An instance that has none yet uses one of its own. The
 // keys depend on the trust anchors: when these change, no ticket from before
 // can be read, so that nobody resumes past the change.
+//
+// Whoever knows the secrets can take any client's session for his own. One
+// site's inside is not to be able to do that to another site's clients: an
+// instance that serves several uses secrets of its own only.
 type tickets struct {
 	g *Gateway
 
 	mu     sync.Mutex
 	shared map[string]cmg.TicketSecret
 	own    cmg.TicketSecret
-	scope  auth.TicketScope
+	known  map[string][]string // the anchors in force, by site
+	scope  auth.TicketScope    // what known makes
 }
 
 func (t *tickets) begin(g *Gateway) {
-	t.g, t.shared = g, map[string]cmg.TicketSecret{}
+	t.g, t.shared, t.known = g, map[string]cmg.TicketSecret{}, map[string][]string{}
 	t.refresh()
 }
 
 // take adds what a connection point brought. There may be several, which
 // asked at different times: what still holds is kept.
 func (t *tickets) take(doc []byte) {
+	if len(t.g.sites) > 1 {
+		return
+	}
 	var in cmg.TicketSecrets
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.DisallowUnknownFields()
@@ -71,9 +80,27 @@ func (t *tickets) take(doc []byte) {
 // trust learns of the anchors in force.
 func (t *tickets) trust(p cmg.Publication) {
 	t.mu.Lock()
-	t.scope = auth.TicketScope{Site: p.Site, Anchors: p.Anchors}
+	t.known[p.Site] = p.Anchors
+	t.scope = scopeOf(t.known)
 	t.mu.Unlock()
 	t.refresh()
+}
+
+// scopeOf binds tickets to the anchors of all sites: each with its site's
+// code, where there are several, since one that moves from a site to another
+// is a change as well.
+func scopeOf(known map[string][]string) (scope auth.TicketScope) {
+	codes := slices.Sorted(maps.Keys(known))
+	scope.Site = strings.Join(codes, " ")
+	for _, code := range codes {
+		for _, a := range known[code] {
+			if len(codes) > 1 {
+				a = code + " " + a
+			}
+			scope.Anchors = append(scope.Anchors, a)
+		}
+	}
+	return scope
 }
 
 // use gives settings the keys in force, before they are.
