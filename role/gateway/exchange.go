@@ -32,6 +32,7 @@ type exchange struct {
 	address  []byte // remote
 	signed   string // the caller, as told inward last time
 	told     []byte // signed
+	kept     keptProof
 	method   string
 	path     []byte     // for the log, once req is no more
 	site     *served    // whose request it is
@@ -195,18 +196,13 @@ func allowed(methods []string, m string) bool {
 // compact writes the head that goes inward: the client's, and behind it what
 // this gateway has to say.
 func (x *exchange) compact() error {
-	x.caller.Gateway = x.g.cfg.Name
-	signed, err := x.g.live.Load().of(x.site).signer.Sign(x.caller, x.started)
-	if err != nil {
+	if err := x.sign(); err != nil {
 		return err
 	}
 	r := x.req
 	if x.caller.Proof != cmg.ProofCertificate && !x.route.PassToken {
 		// A server that is none of the site's is not to hold its tokens.
 		r.Drop(h1.Authorization)
-	}
-	if x.signed != signed { // one caller's stays the same for minutes
-		x.signed, x.told = signed, []byte(signed)
 	}
 	if x.address == nil {
 		x.address = []byte(x.remote)

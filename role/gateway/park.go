@@ -127,7 +127,7 @@ func (c *client) slim() {
 // slim gives up what the answer does not need: the next request makes it
 // again.
 func (x *exchange) slim() {
-	x.signed, x.told, x.address = "", nil, nil
+	x.signed, x.told, x.address, x.kept = "", nil, nil, keptProof{}
 	x.evidence.Authorization = ""
 	x.head = bytes.Clone(x.head) // of just its size
 	if x.first != nil {

@@ -206,6 +206,9 @@ func (x *exchange) judgeBy(ctx context.Context, s *served) error {
 	}
 	var err error
 	x.judged = e
+	if x.provenBefore(e) {
+		return nil
+	}
 	if x.caller, err = e.trust.Verify(x.evidence, x.route.Proofs, x.started); err != nil {
 		if x.caller, err = x.proveAgain(ctx, e, x.route.Proofs, err); err != nil {
 			return err
@@ -214,5 +217,6 @@ func (x *exchange) judgeBy(ctx context.Context, s *served) error {
 	if x.caller.TokenKind == string(auth.TokenGrace) && !x.route.PassToken {
 		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
 	}
+	x.keepProof(e)
 	return nil
 }
