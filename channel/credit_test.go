@@ -65,7 +65,7 @@ func TestCreditHolds(t *testing.T) {
 func creditScene(t *testing.T, r *rand.Rand) {
 	delay := []time.Duration{0, time.Millisecond, 20 * time.Millisecond, 150 * time.Millisecond}[r.IntN(4)]
 	x, y := net.Pipe()
-	var links, sessions, work sync.WaitGroup
+	var links, sessions, handlers, work sync.WaitGroup
 	a, b := newFarLink(x, delay, &links), newFarLink(y, delay, &links)
 	ctx, cancel := context.WithCancel(t.Context())
 
@@ -73,7 +73,7 @@ func creditScene(t *testing.T, r *rand.Rand) {
 	var greeting sync.WaitGroup
 	greeting.Go(func() { outside, _ = Outside(a, Config{}) })
 	inside, _ = Inside(b, Config{Handler: func(st *Stream) {
-		work.Go(func() { echo(st) })
+		handlers.Go(func() { echo(st) })
 	}})
 	greeting.Wait()
 	sessions.Go(func() { outside.Run(ctx) })
@@ -120,6 +120,7 @@ func creditScene(t *testing.T, r *rand.Rand) {
 		})
 	}
 	work.Wait()
+	time.Sleep(time.Minute) // of the bubble: streams that were left have ended at the inside too
 	if !outside.Usable() || !inside.Usable() {
 		t.Error("the session has ended")
 	}
@@ -130,6 +131,7 @@ func creditScene(t *testing.T, r *rand.Rand) {
 	}
 	cancel()
 	sessions.Wait()
+	handlers.Wait()
 	close(a.late)
 	close(b.late)
 	links.Wait()
