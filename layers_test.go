@@ -52,6 +52,7 @@ var testLayers = map[string]string{
 	"role/gateway":         "blob",
 	"role/managementpoint": "blob",
 	"distribution":         "web",
+	"e2e":                  "bits",
 }
 
 // modules says where a module that is not ours may be imported: nowhere else,
