@@ -80,6 +80,51 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestSuccessor has two processes on one folder, as they are while one takes
+// the other's place: whoever is asked knows what was done by the other.
+func TestSuccessor(t *testing.T) {
+	p := newPlace(t)
+	old := p.current()
+	p.restart()
+	young := p.current()
+	turn := 0
+	next := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		turn++
+		p.server = []*Server{old, young}[turn%2]
+	}
+	file := noise(4000)
+	next()
+	next()
+	s := p.begin() // by the old one
+	next()
+	for i := 0; i < 4000; i += 1000 {
+		wants(t, p.fragment(s, i, file[i:i+1000], 4000), 200, fmt.Sprint(i+1000), "")
+		next()
+	}
+	for range 2 {
+		wants(t, p.send(CloseSession, s, nil), 200, "", "")
+		next()
+	}
+	p.got(s, "", file)
+	if p.calls != 1 || old.Status() != (Status{}) || young.Status() != (Status{}) {
+		t.Errorf("%d deliveries, under way %+v, %+v", p.calls, old.Status(), young.Status())
+	}
+	s = p.begin()
+	wants(t, p.fragment(s, 0, file[:1000], 4000), 200, "1000", "")
+	next()
+	wants(t, p.fragment(s, 1000, file[1000:2000], 4000), 200, "2000", "")
+	next()
+	wants(t, p.send(CancelSession, s, nil), 200, "", "")
+	next()
+	wants(t, p.fragment(s, 2000, file[2000:], 4000), 500, "", "0x8020001F")
+	wants(t, p.send(CancelSession, s, nil), 200, "", "")
+	if old.Status() != (Status{}) || young.Status() != (Status{}) {
+		t.Errorf("under way %+v, %+v", old.Status(), young.Status())
+	}
+}
+
 // TestSecondRequest has a client come back while its first request still
 // hangs: the second one gets the session.
 func TestSecondRequest(t *testing.T) {

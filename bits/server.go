@@ -13,9 +13,12 @@ import (
 	"github.com/opencmg/cmg"
 )
 
-// A Server takes uploads. Its folder is its own: no other process may use it.
+// A Server takes uploads. Its folder is its own, and its successor's: a
+// process that is about to be replaced may use it beside the new one, because
+// what counts is on disk.
 type Server struct {
-	cfg Config
+	cfg    Config
+	suffix string // of records while they are written; another one in every process
 
 	mu       sync.Mutex
 	sessions map[string]*session // by record.ID; closed ones too, until they expire
@@ -34,7 +37,7 @@ func NewServer(c Config) (*Server, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: c, sessions: map[string]*session{}, owners: map[string]usage{}}
+	s := &Server{cfg: c, suffix: "." + cmg.NewGUID(), sessions: map[string]*session{}, owners: map[string]usage{}}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("uploads: %w", err)
 	}
@@ -97,6 +100,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, from Sender) erro
 		return err
 	}
 	defer u.give()
+	if err := s.refresh(u); err != nil {
+		var known *refusal
+		if p.Type == CancelSession && errors.As(err, &known) && known.result == ResultSessionNotFound {
+			return ack(w, http.StatusOK, nil)
+		}
+		return err
+	}
 	switch p.Type {
 	case Fragment:
 		return s.fragment(w, r, u, p.Range, pace)
@@ -110,8 +120,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, from Sender) erro
 // find gives a session of the sender's, for this name.
 func (s *Server) find(id string, from Sender) *session {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	u := s.sessions[key(id)]
+	s.mu.Unlock()
+	if u == nil {
+		u = s.adopt(key(id))
+	}
 	if u == nil || u.Owner != from.Owner || u.Name != from.Name {
 		return nil
 	}
@@ -208,6 +221,10 @@ func (s *Server) Expire(ctx context.Context) error {
 		}
 		if !u.tryTake() {
 			continue // in use
+		}
+		if !u.gone && s.refresh(u) != nil {
+			u.give() // gone, or to be looked at again
+			continue
 		}
 		if !u.gone && u.Touched.Before(before) {
 			if !u.Closed {

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -38,9 +39,10 @@ type record struct {
 // lock, see Server.settle.
 type session struct {
 	record
-	turn chan struct{} // holds one value while nobody has the session
-	hash hash.Hash
-	gone bool // cancelled or expired while somebody waited for his turn
+	turn  chan struct{} // holds one value while nobody has the session
+	hash  hash.Hash
+	gone  bool        // cancelled or expired while somebody waited for his turn
+	saved os.FileInfo // of the record as it was written or read here last; nil: never
 
 	mu        sync.Mutex
 	interrupt func() // ends the request that has the turn; nil: none
@@ -114,15 +116,65 @@ func (s *Server) save(u *session) error {
 	if err != nil {
 		return fmt.Errorf("write record of upload %s: %w", u.ID, err)
 	}
-	name := s.recordFile(u.ID)
-	if err := writeDurable(name+".new", b); err != nil {
+	name, made := s.recordFile(u.ID), s.recordFile(u.ID)+s.suffix
+	if err := writeDurable(made, b); err != nil {
 		return fmt.Errorf("write record of upload %s: %w", u.ID, diskError(err))
 	}
-	if err := os.Rename(name+".new", name); err != nil {
+	if err := os.Rename(made, name); err != nil {
 		return fmt.Errorf("write record of upload %s: %w", u.ID, diskError(err))
 	}
+	u.saved, err = os.Stat(name)
+	return diskError(err)
+}
+
+// refresh takes up what another process has written: one that is about to be
+// replaced serves its last requests beside its successor. The caller has the
+// session's turn.
+func (s *Server) refresh(u *session) error {
+	i, err := os.Stat(s.recordFile(u.ID))
+	if err == nil && u.saved != nil && os.SameFile(i, u.saved) && i.ModTime().Equal(u.saved.ModTime()) {
+		return nil
+	}
+	var is *session
+	if err == nil {
+		is, err = s.read(u.ID)
+	}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, cmg.ErrInvalid) {
+		s.forget(u)
+		u.gone = true
+		return sessionUnknown(err)
+	} else if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count(u, -1, -u.Total)
+	u.record, u.hash, u.saved = is.record, is.hash, is.saved
+	s.count(u, 1, u.Total)
 	return nil
 }
+
+// adopt finds a session that another process has created since this one
+// began; nil where there is none.
+func (s *Server) adopt(id string) *session {
+	if !sessionID.MatchString(id) {
+		return nil
+	}
+	u, err := s.read(id)
+	if err != nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was := s.sessions[id]; was != nil {
+		return was
+	}
+	s.sessions[id] = u
+	s.count(u, 1, u.Total)
+	return u
+}
+
+var sessionID = regexp.MustCompile(`^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$`)
 
 func writeDurable(name string, b []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -158,7 +210,9 @@ func (s *Server) load() error {
 			continue
 		}
 		u, err := s.read(id)
-		if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			continue // ended meanwhile, or its bytes are not there
+		} else if err != nil {
 			s.cfg.Log.Warn("an upload's record cannot be used; it has to begin again", "upload", id, "err", err)
 			continue
 		}
@@ -167,17 +221,24 @@ func (s *Server) load() error {
 	}
 	for _, e := range entries {
 		id, kind, _ := strings.Cut(e.Name(), ".")
-		if s.sessions[id] != nil && (kind == "json" || kind == "data") {
+		ours := sessionID.MatchString(id) && (kind == "json" || kind == "data" || strings.HasPrefix(kind, "json."))
+		if !ours || s.sessions[id] != nil && (kind == "json" || kind == "data") {
 			continue
 		}
-		if kind == "json" || kind == "data" || kind == "json.new" {
-			if err := os.Remove(filepath.Join(s.cfg.Dir, e.Name())); err != nil {
-				return err
-			}
+		// What is young may be of a process that is about to be replaced.
+		if i, err := e.Info(); err != nil || time.Since(i.ModTime()) < leftover {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.cfg.Dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
 }
+
+// leftover is how old a file without a session has to be to be one that
+// nobody is about to use.
+const leftover = time.Hour
 
 // read takes up one session.
 func (s *Server) read(id string) (*session, error) {
@@ -200,6 +261,7 @@ func (s *Server) read(id string) (*session, error) {
 		return nil, fmt.Errorf("it says %s, %d of %d bytes: %w", r.ID, r.Received, r.Total, cmg.ErrInvalid)
 	}
 	u := newSession(r)
+	u.saved = i
 	if err := u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(r.Hash); err != nil {
 		return nil, fmt.Errorf("state of the hash: %w: %w", err, cmg.ErrInvalid)
 	}
