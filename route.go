@@ -47,9 +47,8 @@ const (
 // answers name whole paths, so it is reached with the published prefix in
 // front, as the client wrote it.
 const (
-	DistributionPath       = "/SMS_DP_SMSPKG$"
-	DistributionTokenPath  = "/CCMTOKENAUTH_SMS_DP_SMSPKG$"
-	DistributionNoCertPath = "/NOCERT_SMS_DP_SMSPKG$" // not published: who is not proven does not pass a gateway
+	DistributionPath      = "/SMS_DP_SMSPKG$"
+	DistributionTokenPath = "/CCMTOKENAUTH_SMS_DP_SMSPKG$"
 )
 
 // MaxFragment is how many bytes of an upload a management point's route takes

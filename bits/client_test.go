@@ -20,9 +20,9 @@ import (
 	"github.com/opencmg/cmg"
 )
 
-// fileSize is what the cut upload moves: CMG_BITS_FULL=1 makes it a gibibyte.
+// fileSize is what the cut upload moves: CMG_LONG=1 makes it a gibibyte.
 func fileSize() int64 {
-	if os.Getenv("CMG_BITS_FULL") != "" {
+	if os.Getenv("CMG_LONG") != "" {
 		return 1 << 30
 	}
 	return 64 << 20

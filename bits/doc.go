@@ -7,7 +7,7 @@
 // Every packet is a request with the method BITS_POST to the upload's URL. Its
 // kind stands in BITS-Packet-Type:
 //
-//	Create-Session  →  201 Ack, BITS-Session-Id, BITS-Protocol
+//	Create-Session  →  200 Ack, BITS-Session-Id, BITS-Protocol
 //	Fragment        →  200 Ack, BITS-Received-Content-Range: next offset wanted
 //	…
 //	Close-Session   →  200 Ack: the file is whole and handed on

@@ -47,7 +47,7 @@ func (s *Server) fragment(w http.ResponseWriter, r *http.Request, u *session, at
 		return err
 	}
 	w.Header().Set(HeaderReceived, strconv.FormatInt(u.Received, 10))
-	return ack(w, http.StatusOK, u)
+	return ack(w, u)
 }
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
@@ -130,7 +130,7 @@ func brokenOff(err error) error {
 // close hands the whole file on. The answer says that it is where it stays.
 func (s *Server) close(ctx context.Context, w http.ResponseWriter, u *session) error {
 	if u.Closed {
-		return ack(w, http.StatusOK, u) // told again
+		return ack(w, u) // told again
 	}
 	if u.Received < u.Total {
 		return badPacket("the file is not whole yet", fmt.Errorf("%d of %d bytes", u.Received, u.Total))
@@ -154,8 +154,16 @@ func (s *Server) close(ctx context.Context, w http.ResponseWriter, u *session) e
 	if err := os.Remove(up.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if old := s.crowded(u.Owner); old != nil && old.tryTake() {
+		s.forget(old)
+		err := s.drop(old)
+		old.give()
+		if err != nil {
+			return err
+		}
+	}
 	s.cfg.Log.Info("upload is whole", "upload", u.ID, "owner", u.Owner, "name", u.Name, "bytes", up.Size, "sha256", up.SHA256)
-	return ack(w, http.StatusOK, u)
+	return ack(w, u)
 }
 
 // A pace gives a client a stall's time for every piece, so that a slow one is

@@ -80,6 +80,26 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestManyClosed: what is remembered of closed sessions does not grow for
+// ever, also over a restart.
+func TestManyClosed(t *testing.T) {
+	p := newPlace(t)
+	var all []string
+	for range maxClosed + 10 {
+		s := p.begin()
+		wants(t, p.send(CloseSession, s, nil), 200, "", "")
+		if all = append(all, s); len(all) == maxClosed/2 {
+			p.restart()
+		}
+	}
+	left, err := os.ReadDir(p.cfg.Dir)
+	if err != nil || len(left) != maxClosed {
+		t.Errorf("%d files, %v", len(left), err)
+	}
+	wants(t, p.send(CloseSession, all[9], nil), 500, "", "0x8020001F")
+	wants(t, p.send(CloseSession, all[10], nil), 200, "", "")
+}
+
 // TestSuccessor has two processes on one folder, as they are while one takes
 // the other's place: whoever is asked knows what was done by the other.
 func TestSuccessor(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type Server struct {
 	sessions map[string]*session // by record.ID; closed ones too, until they expire
 	all      usage
 	owners   map[string]usage
+	closed   map[string][]string // ids of closed sessions by owner, the oldest first
 }
 
 // usage is what is under way; closed sessions do not count.
@@ -32,12 +34,16 @@ type usage struct {
 	bytes    int64 // as announced
 }
 
+// maxClosed is how many closed sessions are remembered of one owner: he asks
+// again soon, or not at all.
+const maxClosed = 64
+
 // NewServer checks c and takes up the sessions of an earlier process.
 func NewServer(c Config) (*Server, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: c, suffix: "." + cmg.NewGUID(), sessions: map[string]*session{}, owners: map[string]usage{}}
+	s := &Server{cfg: c, suffix: "." + cmg.NewGUID(), sessions: map[string]*session{}, owners: map[string]usage{}, closed: map[string][]string{}}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("uploads: %w", err)
 	}
@@ -83,13 +89,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, from Sender) erro
 	}
 	switch p.Type {
 	case Ping:
-		return ack(w, http.StatusOK, nil)
+		return ack(w, nil)
 	case CreateSession:
 		return s.create(w, from)
 	}
 	u := s.find(p.Session, from)
 	if u == nil && p.Type == CancelSession {
-		return ack(w, http.StatusOK, nil) // as it should be
+		return ack(w, nil) // as it should be
 	}
 	if u == nil {
 		return sessionUnknown(nil)
@@ -103,7 +109,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, from Sender) erro
 	if err := s.refresh(u); err != nil {
 		var known *refusal
 		if p.Type == CancelSession && errors.As(err, &known) && known.result == ResultSessionNotFound {
-			return ack(w, http.StatusOK, nil)
+			return ack(w, nil)
 		}
 		return err
 	}
@@ -114,7 +120,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, from Sender) erro
 		return s.close(r.Context(), w, u)
 	}
 	s.forget(u)
-	return errors.Join(s.drop(u), ack(w, http.StatusOK, u))
+	return errors.Join(s.drop(u), ack(w, u))
 }
 
 // find gives a session of the sender's, for this name.
@@ -151,7 +157,7 @@ func (s *Server) create(w http.ResponseWriter, from Sender) error {
 		h.Set(HeaderHost, s.cfg.HostID)
 		h.Set(HeaderHostFallback, strconv.Itoa(int(s.cfg.HostIDFallback/time.Second)))
 	}
-	return ack(w, http.StatusCreated, u)
+	return ack(w, u)
 }
 
 // admit counts what a session takes, or says why it may not. A session that
@@ -164,7 +170,7 @@ func (s *Server) admit(u *session, sessions int, bytes int64) error {
 	case own.sessions+sessions > s.cfg.DeviceSessions || own.bytes+bytes > s.cfg.DeviceBytes:
 		return refuse(ResultQuota, http.StatusForbidden, "CMGMP_Upload_Quota", "this device has as many uploads, or bytes, under way as it may",
 			fmt.Errorf("%d uploads of %d bytes", own.sessions, own.bytes))
-	case s.all.sessions+sessions > s.cfg.MaxSessions || s.all.bytes+bytes > s.cfg.MaxBytes || len(s.sessions) >= 4*s.cfg.MaxSessions && sessions > 0:
+	case s.all.sessions+sessions > s.cfg.MaxSessions || s.all.bytes+bytes > s.cfg.MaxBytes:
 		return refuse(ResultQuota, http.StatusServiceUnavailable, "CMGMP_Upload_Limit", "there are as many uploads, or bytes, under way as this server takes",
 			fmt.Errorf("%d uploads of %d bytes", s.all.sessions, s.all.bytes))
 	}
@@ -194,6 +200,11 @@ func (s *Server) forget(u *session) {
 	defer s.mu.Unlock()
 	s.count(u, -1, -u.Total)
 	delete(s.sessions, u.ID)
+	if ids := slices.DeleteFunc(s.closed[u.Owner], func(id string) bool { return id == u.ID }); len(ids) > 0 {
+		s.closed[u.Owner] = ids
+	} else {
+		delete(s.closed, u.Owner)
+	}
 }
 
 // settle takes a session whose file was delivered out of the count.
@@ -202,6 +213,23 @@ func (s *Server) settle(u *session) {
 	defer s.mu.Unlock()
 	s.count(u, -1, -u.Total)
 	u.Closed = true
+	s.closed[u.Owner] = append(s.closed[u.Owner], u.ID)
+}
+
+// crowded gives an owner's session that was closed longest ago, where there
+// are more than are remembered.
+func (s *Server) crowded(owner string) (oldest *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := s.closed[owner]
+	for len(ids) > maxClosed {
+		oldest = s.sessions[ids[0]]
+		if ids = ids[1:]; oldest != nil {
+			break
+		}
+	}
+	s.closed[owner] = ids
+	return oldest
 }
 
 // Expire drops uploads that have rested for longer than Config.Idle, and the
@@ -253,13 +281,13 @@ func (s *Server) Status() Status {
 }
 
 // ack answers that all is well.
-func ack(w http.ResponseWriter, status int, u *session) error {
+func ack(w http.ResponseWriter, u *session) error {
 	h := w.Header()
 	h.Set(HeaderPacketType, string(Ack))
 	if u != nil {
 		h.Set(HeaderSession, u.wire())
 	}
 	h.Set("Content-Length", "0")
-	w.WriteHeader(status)
+	w.WriteHeader(http.StatusOK)
 	return nil
 }

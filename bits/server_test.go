@@ -141,7 +141,7 @@ func (p *place) send(kind PacketType, session string, body []byte, pairs ...stri
 func (p *place) begin(pairs ...string) string {
 	p.t.Helper()
 	r := p.send(CreateSession, "", nil, pairs...)
-	wants(p.t, r, 201, "", "")
+	wants(p.t, r, 200, "", "")
 	if r.Header.Get(HeaderProtocol) != Protocol || r.Header.Get("Accept-Encoding") != "identity" {
 		p.t.Fatalf("create: %v", r.Header)
 	}

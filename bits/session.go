@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -204,6 +205,7 @@ func (s *Server) load() error {
 	if err != nil {
 		return err
 	}
+	var closed []*session
 	for _, e := range entries {
 		id, isRecord := strings.CutSuffix(e.Name(), ".json")
 		if !isRecord {
@@ -218,6 +220,13 @@ func (s *Server) load() error {
 		}
 		s.sessions[u.ID] = u
 		s.count(u, 1, u.Total)
+		if u.Closed {
+			closed = append(closed, u)
+		}
+	}
+	slices.SortFunc(closed, func(a, b *session) int { return a.Touched.Compare(b.Touched) })
+	for _, u := range closed {
+		s.closed[u.Owner] = append(s.closed[u.Owner], u.ID)
 	}
 	for _, e := range entries {
 		id, kind, _ := strings.Cut(e.Name(), ".")

@@ -21,10 +21,10 @@ import (
 	"github.com/opencmg/cmg/bits"
 )
 
-// uploadSize is what the upload story moves: CMG_BITS_FULL=1 makes it a
+// uploadSize is what the upload story moves: CMG_LONG=1 makes it a
 // gibibyte.
 func uploadSize() int64 {
-	if os.Getenv("CMG_BITS_FULL") != "" {
+	if os.Getenv("CMG_LONG") != "" {
 		return 1 << 30
 	}
 	return 64 << 20

@@ -24,6 +24,7 @@ var (
 	qAddUpload       = query(`INSERT INTO uploads (` + uploadColumns + `) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
 	qUploads         = query(`SELECT ` + uploadColumns + ` FROM uploads` + newest)
 	qUploadsOfDevice = query(`SELECT ` + uploadColumns + ` FROM uploads WHERE device = ?` + newest)
+	qUploadUse       = query(`SELECT coalesce(sum(size), 0) FROM uploads WHERE device = ?`)
 	qOldUploads      = query(`SELECT ` + uploadColumns + ` FROM uploads WHERE received < ? ORDER BY received, id LIMIT ?`)
 	qRemoveUpload    = query(`DELETE FROM uploads WHERE id = ?`)
 )
@@ -49,6 +50,12 @@ func (s *Site) Uploads(ctx context.Context, device cmg.DeviceID, limit int) ([]U
 		return list(ctx, s.read, scanUpload, qUploadsOfDevice, string(device), upTo(limit))
 	}
 	return list(ctx, s.read, scanUpload, qUploads, upTo(limit))
+}
+
+// UploadedBytes is how much of a device's is kept.
+func (s *Site) UploadedBytes(ctx context.Context, device cmg.DeviceID) (n int64, err error) {
+	err = s.row(ctx, qUploadUse, string(device)).Scan(&n)
+	return n, fault("read uploads", err)
 }
 
 // UploadsBefore lists files received before a time, oldest first, at most

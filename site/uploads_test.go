@@ -41,6 +41,11 @@ func TestUploads(t *testing.T) {
 	if d := cmp.Diff([4][]Upload{{two, one}, {one}, {two}, {one}}, lists()); d != "" {
 		t.Error(d)
 	}
+	for device, want := range map[cmg.DeviceID]int64{"GUID:A": 7, "GUID:B": 1 << 40, "GUID:C": 0} {
+		if n, err := s.UploadedBytes(ctx, device); err != nil || n != want {
+			t.Errorf("%s has %d bytes, %v", device, n, err)
+		}
+	}
 	if err := errors.Join(s.RemoveUpload(ctx, "1"), s.RemoveUpload(ctx, "1")); err != nil {
 		t.Fatal(err)
 	}

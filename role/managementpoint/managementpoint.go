@@ -56,6 +56,7 @@
 //	403 CMGMP_Sender_Mismatch              the message names another device than the proof
 //	403 CMGMP_Token_Blocked                an administrator blocked the token
 //	403 CMGMP_Token_Kind                   this kind of token is not for this
+//	403 CMGMP_Uploads_Kept                 as much is kept of this device as may be
 //	404 CMGMP_Content_Unknown              no such version of a package, or file in it
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb

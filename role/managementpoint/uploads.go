@@ -26,7 +26,8 @@ import (
 // named by its id.
 type UploadConfig struct {
 	bits.Config
-	Keep time.Duration `json:"keep"` // how long a file is kept that was taken; 0: 720h
+	Keep      time.Duration `json:"keep"`       // how long a file is kept that was taken; 0: 720h
+	KeepBytes int64         `json:"keep_bytes"` // of one device's files that are kept; 0: 16 GiB
 }
 
 const uploadPath = "/CCM_Incoming"
@@ -45,8 +46,11 @@ func (p *Point) openUploads() error {
 	if c.Keep == 0 {
 		p.cfg.Uploads.Keep = 30 * 24 * time.Hour
 	}
-	if p.cfg.Uploads.Keep < time.Minute {
-		return fmt.Errorf("uploads: keep %s is less than a minute: %w", p.cfg.Uploads.Keep, cmg.ErrInvalid)
+	if c.KeepBytes == 0 {
+		p.cfg.Uploads.KeepBytes = 16 << 30
+	}
+	if p.cfg.Uploads.Keep < time.Minute || c.KeepBytes < 0 {
+		return fmt.Errorf("uploads: keep %s is less than a minute, or keep_bytes negative: %w", p.cfg.Uploads.Keep, cmg.ErrInvalid)
 	}
 	if err := os.MkdirAll(p.keptFile(""), 0o700); err != nil {
 		return fmt.Errorf("uploads: %w", err)
@@ -77,6 +81,15 @@ func (p *Point) upload(w http.ResponseWriter, r *http.Request) error {
 	name := strings.TrimPrefix(r.URL.Path[len(uploadPath):], "/")
 	if !uploadName.MatchString(name) {
 		return cmg.Refuse(http.StatusBadRequest, "CMGMP_Bad_Request", "the path names no upload, such as /CCM_Incoming/{GUID}", nil)
+	}
+	if strings.EqualFold(r.Header.Get(bits.HeaderPacketType), string(bits.CreateSession)) {
+		n, err := p.cfg.Site.UploadedBytes(r.Context(), d.ID)
+		if err != nil {
+			return err
+		}
+		if n >= p.cfg.Uploads.KeepBytes {
+			return cmg.Refuse(http.StatusForbidden, "CMGMP_Uploads_Kept", "as much is kept of this device as may be", fmt.Errorf("%d bytes", n))
+		}
 	}
 	_, called := cmg.CallerFrom(r.Context())
 	return p.uploads.Serve(w, r, bits.Sender{Owner: string(d.ID), Name: name, Inside: !called})

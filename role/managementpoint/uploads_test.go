@@ -253,6 +253,22 @@ func TestUploadGoesOn(t *testing.T) {
 	}
 }
 
+func TestUploadsKept(t *testing.T) {
+	l := newLab(t, withUploads(t.TempDir()), func(c *Config) { c.Uploads.KeepBytes = 1000 })
+	a, b := l.registered(), l.registered()
+	c := a.uploader(a.bySession(), nil)
+	if err := c.Upload(t.Context(), a.uploadTo("{1}", randomBytes(1000))); err != nil {
+		t.Fatal(err)
+	}
+	var f *bits.Failure
+	if err := c.Upload(t.Context(), a.uploadTo("{2}", []byte("x"))); !errors.As(err, &f) || f.Code != "CMGMP_Uploads_Kept" || f.Result != bits.ResultAccessDenied {
+		t.Errorf("%v", err)
+	}
+	if err := b.uploader(b.bySession(), nil).Upload(t.Context(), b.uploadTo("{1}", []byte("x"))); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+}
+
 func TestUploadsOff(t *testing.T) {
 	l := newLab(t)
 	a := l.registered()
