@@ -33,10 +33,11 @@ var layers = map[string]string{
 	"gate":                 "",
 	"handover":             "",
 	"content":              "blob web",
+	"distribution":         "content blob",
 	"role/agent":           "auth web ccm bits wusp content blob",
 	"role/gateway":         "auth web handover meter gate content channel h1",
 	"role/connectionpoint": "auth web handover meter gate channel h1",
-	"role/managementpoint": "auth web handover ccm bits content site",
+	"role/managementpoint": "auth web handover ccm bits content distribution site",
 	"role/updatepoint":     "auth web wusp content site",
 	"role/console":         "auth web content site",
 	"role/servicepoint":    "auth web site cloud",
@@ -48,7 +49,10 @@ var layers = map[string]string{
 // testLayers is what the tests of a package may import beyond that, to stand
 // up the real other end of a wire.
 var testLayers = map[string]string{
-	"role/gateway": "blob",
+	"role/gateway":         "blob",
+	"role/managementpoint": "blob",
+	"distribution":         "web",
+	"e2e":                  "bits",
 }
 
 // modules says where a module that is not ours may be imported: nowhere else,

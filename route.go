@@ -43,6 +43,18 @@ const (
 	MetadataPath = "ServiceMetadata" // behind either prefix
 )
 
+// Where a management point shows packages as a distribution point does. Its
+// answers name whole paths, so it is reached with the published prefix in
+// front, as the client wrote it.
+const (
+	DistributionPath      = "/SMS_DP_SMSPKG$"
+	DistributionTokenPath = "/CCMTOKENAUTH_SMS_DP_SMSPKG$"
+)
+
+// MaxFragment is how many bytes of an upload a management point's route takes
+// at once; a BITS client that sends more is told to send less.
+const MaxFragment = 16 << 20
+
 // A Route is what a gateway may pass inward: everything else is refused at
 // the edge.
 type Route struct {
@@ -172,6 +184,9 @@ func ManagementPointRoutes(id RoleID) []Route {
 		{Prefix: "/ccm_system", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system"},
 		{Prefix: "/ccm_system_tokenauth", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system_tokenauth", Class: ClassRegistration},
 		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS", Class: ClassRegistration},
+		{Prefix: "/CCM_Incoming", Methods: []string{"BITS_POST"}, MaxBody: MaxFragment, Name: "CCM_Incoming", Class: ClassBulk},
+		{Prefix: DistributionPath, Methods: []string{"GET", "HEAD", "OPTIONS", "PROPFIND"}, MaxBody: 64 << 10, Name: "SMS_DP_SMSPKG$", Class: ClassBulk},
+		{Prefix: DistributionTokenPath, Methods: []string{"GET", "HEAD", "OPTIONS", "PROPFIND"}, MaxBody: 64 << 10, Name: "CCMTOKENAUTH_SMS_DP_SMSPKG$", Class: ClassBulk},
 	} {
 		path := e.Prefix
 		e.PassToken = true

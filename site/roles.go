@@ -67,7 +67,11 @@ func (s *Site) AddManagementPoint(ctx context.Context, name, target string) (id 
 		for _, r := range cmg.ManagementPointRoutes(id) {
 			// The target takes the whole prefix's place, so it has to name the
 			// endpoint again: /CCM_Proxy_MutualAuth/<id>/SMS_MP → target/SMS_MP.
-			p := PublishedRoute{Route: r, Target: target + r.Prefix[strings.LastIndexByte(r.Prefix, '/'):]}
+			path := r.Prefix[strings.LastIndexByte(r.Prefix, '/'):]
+			if path == cmg.DistributionPath || path == cmg.DistributionTokenPath {
+				path = r.Prefix // its listings name paths as the client has to write them
+			}
+			p := PublishedRoute{Route: r, Target: target + path}
 			if err := (cmg.Mapping{Prefix: r.Prefix, Target: p.Target}).Check(); err != nil {
 				return 0, err
 			}

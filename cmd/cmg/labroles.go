@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/bits"
 	"github.com/opencmg/cmg/role/agent"
 	"github.com/opencmg/cmg/role/connectionpoint"
 	"github.com/opencmg/cmg/role/gateway"
@@ -50,6 +51,8 @@ func (l *lab) startManagementPoint(name string) error {
 		"management_point", &managementpoint.Config{
 			Name: name, Listen: local(l.ports.management), Identity: l.identity(name), Signing: l.site.signing(),
 			TokenKeys: l.site.tokenKeys(), Status: l.status(name), Approval: "automatic",
+			Uploads:      managementpoint.UploadConfig{Config: bits.Config{Dir: l.file("state", name, "uploads")}},
+			Distribution: managementpoint.DistributionConfig{Dir: l.site.contentDir(), Library: true},
 		}), l.ports.status[name])
 }
 

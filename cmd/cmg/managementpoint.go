@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/blob"
 	"github.com/opencmg/cmg/role/managementpoint"
 )
 
@@ -48,6 +50,14 @@ func (s *setup) runManagementPoint(ctx context.Context, c managementpoint.Config
 	c.Log, c.Now = s.log, s.app.now
 	if c.AuditHead == "" {
 		c.AuditHead = siteFolder(where.Dir).auditHead()
+	}
+	if c.Distribution.Dir != "" {
+		store, openErr := blob.NewDisk(blob.DiskConfig{Dir: c.Distribution.Dir})
+		if openErr != nil {
+			return fmt.Errorf("distribution: %w", openErr)
+		}
+		defer func() { err = errors.Join(err, store.Close()) }()
+		c.Distribution.Store = store
 	}
 	p, err := managementpoint.New(c)
 	if err != nil {

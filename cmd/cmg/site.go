@@ -170,6 +170,7 @@ func (s siteFolder) finishForRun(ctx context.Context, db *site.Site, r siteReque
 		Name: r.name, Listen: r.listen, Identity: here.identity("management-point-1"),
 		Signing: here.signing(), TokenKeys: here.tokenKeys(),
 	}
+	mp.Uploads.Dir = here.file("state", "uploads")
 	pairs := []any{"site", &where, "management_point", &mp}
 	if len(r.outward) > 0 {
 		pairs = append(pairs, "connection_point", &connectionpoint.Config{

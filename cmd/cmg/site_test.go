@@ -156,6 +156,8 @@ func TestAdministratorsVerbs(t *testing.T) {
 		{"route add /files2 http://files.inside --proof nothing", exitUsage, `--proof "nothing"`},
 		{"route list", exitOK, "/files "},
 		{"route list --json", exitOK, `"BITS_POST"`},
+		{"upload list", exitOK, "SHA-256"},
+		{"upload list --device x", exitUsage, "--device"},
 		{"route remove /files", exitOK, ""},
 		{"route remove /files", exitNotFound, "/files"},
 		{"gateways add gw.test", exitOK, ""},

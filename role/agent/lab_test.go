@@ -22,6 +22,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/bits"
 	"github.com/opencmg/cmg/blob"
 	"github.com/opencmg/cmg/ccm"
 	"github.com/opencmg/cmg/content"
@@ -51,6 +52,7 @@ type lab struct {
 	disk      *blob.Disk
 	locator   *content.Locator
 	resolve   map[string][]string
+	uploads   *bits.Server // nil: none are taken
 
 	mu       sync.Mutex
 	ahead    time.Duration // how far the lab's clock is ahead of the machine's

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/bits"
 	"github.com/opencmg/cmg/ccm"
 )
 
@@ -16,6 +17,9 @@ func (l *lab) managementPoint(w http.ResponseWriter, r *http.Request, path strin
 	messages := "/ccm_system/request"
 	if c.Kind != "" {
 		messages = "/ccm_system_tokenauth/request"
+	}
+	if r.Method == bits.Method {
+		return l.incoming(w, r, path, c)
 	}
 	switch r.Method + " " + path {
 	case "POST /CCM_STS":

@@ -88,7 +88,7 @@ func (a *Agent) sendReports(ctx context.Context) error {
 	var refused []error
 	for len(a.state.Outbox) > 0 {
 		o := a.state.Outbox[0]
-		_, err := a.askInSession(ctx, ccm.Sending{ID: o.ID, TargetEndpoint: o.Endpoint, Async: true, Body: o.Body, Attachments: o.Before})
+		err := a.sendReport(ctx, o)
 		if s := refusedWith(err); err != nil && s != http.StatusBadRequest && s != http.StatusRequestEntityTooLarge {
 			return errors.Join(append(refused, fmt.Errorf("send report: %w", err))...)
 		}

@@ -31,6 +31,9 @@ type Config struct {
 	ClockAllowance   time.Duration `json:"clock_allowance"`    // how far a signed time in a message's headers may be from ours; 0: 24h
 	ProofAllowance   time.Duration `json:"proof_allowance"`    // the same of the proof for a session token; 0: 15m
 
+	Uploads      UploadConfig       `json:"uploads"`      // files from devices, by BITS
+	Distribution DistributionConfig `json:"distribution"` // packages, as a distribution point shows them
+
 	Site    *site.Site        `json:"-"` // the site's database; the caller closes it after Run
 	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
 	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the point's own

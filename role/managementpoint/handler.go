@@ -18,6 +18,7 @@ func (p *Point) Handler() http.Handler {
 		if err != nil {
 			p.count.refused(err)
 			p.remember(told, err)
+			bitsRefusal(w, r, err)
 		}
 		return err
 	})
@@ -48,6 +49,9 @@ var endpoints = map[string]endpoint{
 // caller.
 func (p *Point) serve(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	e, ok := endpoints[strings.ToLower(r.URL.Path)]
+	if !ok {
+		e, ok = folder(r.URL.Path)
+	}
 	if !ok {
 		p.count.request("unknown")
 		return r, cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", "the management point has no such path", nil)

@@ -30,26 +30,34 @@
 // get content tokens. Secret policies are named to approved devices only and
 // their bodies are not handed out by this release.
 //
-// Refusals, beside those of package auth (CMGSite_Invalid_Caller…):
+// Uploads at /CCM_Incoming need a caller whose proof names a device, or the
+// signed CCMClient headers.
+//
+// Refusals, beside those of packages auth (CMGSite_Invalid_Caller…) and bits
+// (CMGMP_Upload_…):
 //
 //	400 CMGMP_Bad_Request                  the request or message cannot be understood
 //	401 CMGMP_Caller_Required              nothing proves the caller here
 //	401 CMGMP_Caller_Expired               the caller's certificate or token has ended
 //	401 CMGMP_Device_Unknown               the device is not registered here (any more): register again
 //	401 CMGMP_Proof_Invalid                ClientToken or CCMClient… headers: bad signature or time, or unknown key
+//	401 CMGMP_Proof_Required               no token, no device in the certificate, no signed headers
 //	401 CMGMP_Signature_Invalid            the message's signature does not hold
 //	401 CMGMP_Signature_Required           the message has to be signed
 //	403 CMGMP_Caller_Not_Trusted           CMG-Caller from somebody who is no connection point
 //	403 CMGMP_Chain_Not_Trusted            a gateway asked about a chain under no anchor
 //	403 CMGMP_Connection_Point_Required    only a connection point may have this
+//	403 CMGMP_Depth_Infinite               this folder is listed with Depth 0 or 1 only
 //	403 CMGMP_Device_Blocked               an administrator blocked the device
 //	403 CMGMP_Device_Not_Approved          the device waits for approval
+//	403 CMGMP_Listing_Off                  folders of packages are not listed as HTML
 //	403 CMGMP_Proof_Replayed               the signed time was used before
 //	403 CMGMP_Registration_Token_…         Unknown, Blocked, Not_Yet_Valid, Expired, Used_Up, Wrong_Address
 //	403 CMGMP_Sender_Mismatch              the message names another device than the proof
 //	403 CMGMP_Token_Blocked                an administrator blocked the token
 //	403 CMGMP_Token_Kind                   this kind of token is not for this
-//	404 CMGMP_Content_Unknown              no such version of a package
+//	403 CMGMP_Uploads_Kept                 as much is kept of this device as may be
+//	404 CMGMP_Content_Unknown              no such version of a package, or file in it
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb
 //	404 CMGMP_Policy_Unknown               no such policy in force with that digest
@@ -58,6 +66,7 @@
 //	405 CMGMP_Method_Not_Allowed           another method is needed
 //	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
 //	413 CMGMP_Too_Large                    the message is over a limit
+//	501 CMGMP_Uploads_Off                  no uploads are taken here
 //	503 CMGMP_No_Gateway                   no gateway service is known to serve content
 package managementpoint
 
@@ -75,6 +84,8 @@ import (
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
+	"github.com/opencmg/cmg/bits"
+	"github.com/opencmg/cmg/distribution"
 	"github.com/opencmg/cmg/web"
 )
 
@@ -94,6 +105,9 @@ type Point struct {
 	health  *web.Health
 	fetcher *auth.Fetcher
 	asked   asked
+	uploads *bits.Server // nil where none are taken
+
+	packages *distribution.View // nil where none are shown
 
 	maps  maps
 	seen  lastSeen
@@ -125,6 +139,9 @@ func New(c Config) (*Point, error) {
 		return nil, fmt.Errorf("management point: %w", err)
 	}
 	p.publishProofs()
+	if err := errors.Join(p.openUploads(), p.openDistribution()); err != nil {
+		return nil, fmt.Errorf("management point: %w", err)
+	}
 	p.publishStatus()
 	return p, nil
 }
@@ -241,6 +258,7 @@ func (p *Point) upkeep(ctx context.Context) error {
 		case <-prune.C:
 			_, err := p.cfg.Site.PruneTokens(ctx, p.cfg.Now().Add(-keepTokens))
 			p.report("prune", err)
+			p.report("uploads", p.tendUploads(ctx))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencmg/cmg"
+	"github.com/opencmg/cmg/bits"
 	"github.com/opencmg/cmg/ccm"
 	"github.com/opencmg/cmg/site"
 )
@@ -15,8 +16,9 @@ import (
 // (PROTOCOL 5): what is signed has to hold whatever else proves the caller.
 //
 // The field's downloads send the same signed time with every range they ask
-// for, so a time may be shown again with GET and HEAD while it holds. With any
-// other method it is good for one use on a path.
+// for, its uploads with every fragment, so a time may be shown again while it
+// holds with the methods in repeated. With any other it is good for one use on
+// a path.
 func (p *Point) checkSignature(r *http.Request) error {
 	h, err := ccm.ReadClientHeader(r.Header)
 	if err != nil {
@@ -37,7 +39,7 @@ func (p *Point) checkSignature(r *http.Request) error {
 		return cmg.Refuse(http.StatusUnauthorized, "CMGMP_Proof_Invalid", "the CCMClient headers do not hold: another key, or a time too far from this clock", err).
 			With("device", string(h.Device), "signed time", stamp(h.Time), "clock here", stamp(now), "allowance", p.live.Load().cfg.ClockAllowance.String())
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !repeated[r.Method] {
 		proof := strings.Join([]string{"header", string(h.Device), stamp(h.Time), r.Method, strings.ToLower(r.URL.Path)}, ";")
 		err := p.cfg.Site.UseProof(ctx, proof, h.Time.Add(p.live.Load().cfg.ClockAllowance+time.Second))
 		if errors.Is(err, site.ErrProofUsed) {
@@ -49,5 +51,9 @@ func (p *Point) checkSignature(r *http.Request) error {
 	p.seen.note(d.ID, now)
 	return nil
 }
+
+// repeated are the methods of downloads and uploads. Of the latter a session
+// has an id that nobody can guess, and is one device's.
+var repeated = map[string]bool{http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true, "PROPFIND": true, bits.Method: true}
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

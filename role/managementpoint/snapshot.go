@@ -21,7 +21,7 @@ type snapshot struct {
 }
 
 // fixed are the keys that cannot change while the management point runs.
-var fixed = []string{"name", "listen", "status", "audit_head"}
+var fixed = []string{"name", "listen", "status", "audit_head", "uploads", "distribution"}
 
 // build reads the files c names and checks them against one another.
 func build(given Config) (*snapshot, error) {
@@ -61,6 +61,7 @@ func (p *Point) install(c Config) (changed, later []string, err error) {
 	if c.AuditHead == "" { // main names the usual file
 		c.AuditHead = old.given.AuditHead
 	}
+	c.Distribution.Store = old.given.Distribution.Store
 	changed, later = web.Differences(old.given, &c, fixed...)
 	c.Site, c.Log, c.Now, c.Health, c.Sockets, c.Again = old.given.Site, old.given.Log, old.given.Now, old.given.Health, old.given.Sockets, old.given.Again
 	s, err := build(c)
