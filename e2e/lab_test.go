@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -82,7 +83,9 @@ type lab struct {
 // freeBase finds a hundred ports of which none is in use.
 func freeBase(t *testing.T) int {
 	t.Helper()
-	for base := 20000; base < 30000; base += 100 {
+	first := rand.IntN(100) // another run on this machine may be looking as well
+	for n := range 100 {
+		base := 20000 + (first+n)%100*100
 		free := true
 		for n := base + 40; n < base+94 && free; n++ {
 			ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(n))

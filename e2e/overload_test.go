@@ -163,10 +163,14 @@ func TestBeyondCapacity(t *testing.T) {
 }
 
 // bestOfThree wants that at twice the load nine tenths of the peak are
-// answered, in one round of three, and everybody told in all of them. round
-// gives the ratio.
+// answered, in one round of three, and everybody told in all of them; six
+// tenths in the short form, whose rounds are short and may have neighbours.
+// round gives the ratio.
 func bestOfThree(t *testing.T, round func(peak, double *outcome) float64) {
-	best := 0.0
+	best, want := 0.0, 0.6
+	if long() {
+		want = 0.9
+	}
 	for range 3 {
 		var peak, double outcome
 		ratio := round(&peak, &double)
@@ -178,8 +182,8 @@ func bestOfThree(t *testing.T, round func(peak, double *outcome) float64) {
 			break
 		}
 	}
-	if best < 0.9 {
-		t.Errorf("at twice the load %.2f of the peak is answered, want 0.9", best)
+	if best < want {
+		t.Errorf("at twice the load %.2f of the peak is answered, want %.1f", best, want)
 	}
 }
 

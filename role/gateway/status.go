@@ -93,7 +93,8 @@ func (s *served) publicationRow() any {
 		return nil
 	}
 	p := e.publication
-	return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys)}
+	return map[string]any{"version": p.Version, "site": p.Site, "issued": p.Issued, "routes": len(p.Routes), "anchors": len(p.Anchors), "keys": len(p.Keys),
+		"blocks": p.Blocks.Len(), "tenants": len(p.Tenants), "revocation_lists": len(p.Revocation.Lists)}
 }
 
 // siteRows tells how each site stands.
