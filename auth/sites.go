@@ -141,7 +141,7 @@ func Foreign(err error) bool {
 		return false
 	}
 	switch r.Code {
-	case codeRequired, codeCertificateRequired, codeToken + "_Unknown_Key", codeToken + "_Wrong_Site", codeCertificate + "_Unknown_Issuer":
+	case codeRequired, codeCertificateRequired, codeToken + "_Unknown_Key", codeToken + "_Wrong_Site", codeToken + "_Unknown_Tenant", codeCertificate + "_Unknown_Issuer", codeCertificate + "_Unknown_Root":
 		return true
 	}
 	return false

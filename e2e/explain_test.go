@@ -45,7 +45,7 @@ func TestExplain(t *testing.T) {
 		code                           string
 		says                           []string
 	}{
-		{"unknown root", "GET", mutual + "/SMS_MP/.sms_aut?MPLIST", "", "", stranger, "CMGService_Certificate_Unknown_Issuer", []string{"gateway/gateway-", "CN=stranger", "CN=Somebody else", "issue the client's certificate from an authority"}},
+		{"unknown root", "GET", mutual + "/SMS_MP/.sms_aut?MPLIST", "", "", stranger, "CMGService_Certificate_Unknown_Issuer", []string{"gateway/gateway-", "CN=stranger", "CN=Somebody else", "issue the certificate from an authority"}},
 		{"no certificate", "GET", mutual + "/SMS_MP/.sms_aut?MPLIST", "", "", l.client(false), "CMGService_Client_Certificate_Required", []string{"gateway/gateway-", "show one"}},
 		{"unpublished", "GET", l.env["CMG_URL"] + "/AdminService/wmi", "", "", l.client(true), "CMGService_Not_Published", []string{"GET /AdminService/wmi", "cmg route add", "CN=curl"}},
 		{"changed token", "GET", server + "/SMS_MP/.sms_aut?MPLIST", good[:len(good)-6] + "AAAAAA", "", l.client(false), "CMGService_Invalid_Token", []string{"token iss: urn:cmg:site:LAB", "signature", "get a new one"}},
