@@ -64,7 +64,7 @@ house: ## imports, file length, package sentences, refusals explained
 unit: ## all unit tests, with the race detector
 	@packages=$$($(GO) list ./... | grep -vE '/(e2e|bench)(/|$$)'); \
 	if command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null; then \
-		echo "go test -race (all packages)"; CGO_ENABLED=1 $(GO) test -race -timeout 5m $$packages; \
+		echo "go test -race (all packages)"; CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages; \
 	elif [ -n "$${CI:-}" ]; then \
 		echo "no C compiler: the race detector cannot run, and CI skips nothing" >&2; exit 1; \
 	else \
@@ -73,7 +73,7 @@ unit: ## all unit tests, with the race detector
 
 e2e: build ## stories told against the built binary, and the bench's smoke
 	CMG_BINARY=$(BIN)/cmg $(GO) test -count=1 -timeout 5m ./bench
-	$(if $(STORIES),CMG_BINARY=$(BIN)/cmg $(GO) test -count=1 -timeout 10m $(STORIES))
+	$(if $(STORIES),CMG_BINARY=$(BIN)/cmg $(GO) test -count=1 -timeout 20m $(STORIES))
 	$(if $(STORIES),,@echo "e2e: no stories" >&2; test -z "$${CI:-}")
 
 # Minimising what is merely interesting may not eat the time.

@@ -46,9 +46,7 @@ func TestOriginLimit(t *testing.T) {
 			<-release
 			return
 		}
-		if n := now.Add(1); n > most.Load() {
-			most.Store(n)
-		}
+		raise(&most, now.Add(1))
 		<-release
 		now.Add(-1)
 	})
