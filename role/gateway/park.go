@@ -128,7 +128,9 @@ func (c *client) slim() {
 // again.
 func (x *exchange) slim() {
 	x.signed, x.told, x.address, x.kept = "", nil, nil, keptProof{}
-	x.evidence.Authorization = ""
+	if len(x.upgrade) == 0 { // else a tunnel's caller is proven by it again: see recheck
+		x.evidence.Authorization = ""
+	}
 	x.head = bytes.Clone(x.head) // of just its size
 	if x.first != nil {
 		body := bytes.Clone(x.first)
