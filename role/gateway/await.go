@@ -9,8 +9,8 @@ import (
 )
 
 // A leaver notices that its client leaves while an answer of unknown length,
-// such as an event stream, has nothing to say. Over HTTP/2 the request's
-// context tells.
+// such as an event stream, has nothing to say. Over HTTP/2 the
+// connection's reader does: see h2Stream.drop.
 type leaver interface {
 	// await blocks until st has a piece or its end. Its error is that the
 	// client has gone.

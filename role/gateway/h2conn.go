@@ -48,7 +48,7 @@ type h2Conn struct {
 	dec     *hpack.Decoder
 	head    h2Head
 	readBy  time.Time
-	busy    time.Time // when the last request was seen
+	headBy  time.Time // when an open head has to be whole
 	pinged  bool      // nothing came since
 	settled bool      // the client's first settings came
 	fouls   int
@@ -62,6 +62,7 @@ type h2Conn struct {
 	room    sync.Cond // of mu: out was taken, or err is set
 	inline  *h2Stream // whose goroutine would read on; nil: another one reads
 	streams map[uint32]*h2Stream
+	done    int // of streams: both ends are over, and finish is still to come
 	free    []*h2Stream
 	lastID  uint32
 	out     []byte // frames to be written
@@ -69,6 +70,7 @@ type h2Conn struct {
 	writing bool
 	writeBy time.Time
 	err     error       // the connection is over
+	busy    time.Time   // when a request was seen last
 	send    int64       // bytes of bodies that the client takes
 	initial int64       // the same of a new stream
 	frame   int         // largest that the client takes
@@ -217,7 +219,9 @@ func (c *h2Conn) next() (*h2Stream, error) {
 // readFrame waits for a frame. nil: nothing came, and the connection stays.
 func (c *h2Conn) readFrame() (*h2Frame, error) {
 	if c.br.Buffered() < h2FrameHeader {
-		c.readWithin(min(pingAfter, c.g.limits.idle))
+		if err := c.readWithin(min(pingAfter, c.g.limits.idle)); err != nil {
+			return nil, err
+		}
 	}
 	b, err := c.br.Peek(h2FrameHeader)
 	if errors.Is(err, os.ErrDeadlineExceeded) && len(b) == 0 && !c.head.open {
@@ -246,52 +250,6 @@ func (c *h2Conn) readFrame() (*h2Frame, error) {
 	f.payload = c.payload[:n]
 	_, err = io.ReadFull(c.br, f.payload)
 	return f, err
-}
-
-func (c *h2Conn) readWithin(d time.Duration) {
-	now := time.Now()
-	if left := c.readBy.Sub(now); left < d-d/4 || left > d {
-		c.readBy = now.Add(d)
-		c.tls.SetReadDeadline(c.readBy)
-	}
-	if c.leaving.Load() {
-		c.tls.SetReadDeadline(past)
-	}
-}
-
-// silence ends a connection without requests after a while; while there are
-// some the client is asked whether it is still there.
-func (c *h2Conn) silence() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.payload = nil
-	switch {
-	case c.err != nil:
-		return c.err
-	case c.leftLocked() != nil:
-		return errLeft
-	case c.pinged:
-		return h2Bad(h2NoError, "the client does not answer")
-	case len(c.streams) > 0:
-		c.busy, c.pinged = time.Now(), true
-		c.out = append(appendFrame(c.out, 8, h2Ping, 0, 0), "cmgalive"...)
-		c.flushLater()
-	case time.Since(c.busy) >= c.g.limits.idle*9/10:
-		return h2Bad(h2NoError, "idle")
-	}
-	return nil
-}
-
-// foul counts a frame that asks for nothing.
-func (c *h2Conn) foul() error {
-	now := time.Now()
-	if now.After(c.foulEnd) {
-		c.fouls, c.foulEnd = 0, now.Add(foulTime)
-	}
-	if c.fouls++; c.fouls > h2Fouls {
-		return h2Bad(h2Calm, "too many frames that ask for nothing")
-	}
-	return nil
 }
 
 // drain asks the client to open no more streams: at first those count that it

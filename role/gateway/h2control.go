@@ -190,7 +190,7 @@ func (c *h2Conn) takeData(f *h2Frame) error {
 		return h2BadStream(f.id, h2FlowControl, "more body than the window")
 	}
 	c.repay(st, n-int64(len(p))) // padding
-	st.buf = append(st.buf, p...)
+	st.keep(p)
 	st.got += int64(len(p))
 	if st.declared >= 0 && st.got > st.declared {
 		return h2BadStream(f.id, h2Protocol, "a body is longer than its head says")

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"strconv"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -69,6 +70,9 @@ func (c *h2Conn) takeHead(f *h2Frame) (*h2Stream, error) {
 		return nil, h2Bad(h2Compression, "a head cannot be unpacked")
 	}
 	if h.open = !f.has(h2EndHeaders); h.open {
+		if f.kind == h2Headers {
+			c.headBy = time.Now().Add(c.g.limits.head)
+		}
 		return nil, nil
 	}
 	if c.dec.Close() != nil {
@@ -98,7 +102,7 @@ func (c *h2Conn) own(h *h2Head) error {
 		c.lastID = h.id
 		switch {
 		case c.going == h2LastOne || c.err != nil:
-		case len(c.streams) >= h2Streams:
+		case len(c.streams)-c.done >= h2Streams || len(c.streams) >= 2*h2Streams:
 			h.fault = h2BadStream(h.id, h2Refused, "too many streams")
 		default:
 			h.owner = c.newStream(h.id)
@@ -138,6 +142,8 @@ func (c *h2Conn) finishHead(h *h2Head) (*h2Stream, error) {
 	return st, nil
 }
 
+var errHeadTooLong = &h1.Error{Status: 431, Why: "the head is longer than 64 KiB"}
+
 // add takes one field of a head: the unpacker calls it.
 func (h *h2Head) add(f hpack.HeaderField) {
 	st := h.owner
@@ -159,7 +165,8 @@ func (h *h2Head) add(f hpack.HeaderField) {
 		return
 	}
 	if h.size += len(f.Name) + len(f.Value) + 4; h.size > h1.MaxHead {
-		st.bad = &h1.Error{Status: 431, Why: "the head is longer than 64 KiB"}
+		st.bad = errHeadTooLong
+		return // nothing more is kept: one byte can stand for a field of the table's size
 	}
 	if pseudo {
 		h.addPseudo(st, f.Name, f.Value)

@@ -36,6 +36,8 @@ type h2Stream struct {
 	told     bool            // it was told that the stream has ended
 	watching *channel.Stream // see watch
 	cut      bool            // no more of the body is wanted
+	sentEnd  bool            // the answer's end is on its way
+	done     bool            // see h2Conn.done
 
 	wake chan struct{} // something arrived for Read
 	room chan struct{} // there may be room to send
@@ -56,7 +58,7 @@ func (c *h2Conn) newStream(id uint32) *h2Stream {
 	}
 	st.id, st.in, st.bad, st.expect, st.text = id, 0, nil, false, st.text[:0]
 	st.send, st.recv, st.owed, st.buf, st.off, st.got, st.declared = c.initial, h2StreamWindow, 0, st.buf[:0], 0, 0, -1
-	st.recvEnd, st.over, st.told, st.watching, st.cut = false, nil, false, nil, false
+	st.recvEnd, st.over, st.told, st.watching, st.cut, st.sentEnd, st.done = false, nil, false, nil, false, false, false
 	quiet(st.wake)
 	quiet(st.room)
 	st.req.Reset()
@@ -143,6 +145,9 @@ func (st *h2Stream) finish(err error) {
 	c := st.c
 	c.mu.Lock()
 	delete(c.streams, st.id)
+	if st.done {
+		c.done--
+	}
 	switch {
 	case st.told || st.over != nil || c.err != nil:
 	case err != nil:
@@ -174,14 +179,34 @@ func (st *h2Stream) drop(err error) {
 	}
 }
 
+// keep appends a piece of body. What was read makes room as soon as it is half
+// of what is held: a client that is always ahead of who reads would have the
+// whole body held otherwise. It is called with mu held.
+func (st *h2Stream) keep(p []byte) {
+	if cap(st.buf)-len(st.buf) < len(p) && st.off >= len(st.buf)/2 {
+		st.buf, st.off = st.buf[:copy(st.buf, st.buf[st.off:])], 0
+	}
+	st.buf = append(st.buf, p...)
+}
+
 // endLocked ends the request's body. It is called with mu held.
 func (st *h2Stream) endLocked() error {
 	if st.declared >= 0 && st.got != st.declared {
 		return h2BadStream(st.id, h2Protocol, "a body is shorter than its head says")
 	}
 	st.recvEnd = true
+	st.settle()
 	signal(st.wake)
 	return nil
+}
+
+// settle notes that the stream is over for the client, which may open another
+// in its place before finish has run. It is called with mu held.
+func (st *h2Stream) settle() {
+	if st.sentEnd && st.recvEnd && !st.done {
+		st.done = true
+		st.c.done++
+	}
 }
 
 // Read reads the request's body, and bounds how long it may take.

@@ -122,6 +122,8 @@ func (st *h2Stream) answer(res *h1.Response, first []byte, end bool) error {
 	c.appendHead(res, st.x.method)
 	c.closeHead(at)
 	if end && len(first) == 0 {
+		st.sentEnd = true
+		st.settle()
 		c.flush()
 		return nil
 	}
@@ -199,7 +201,8 @@ func (st *h2Stream) fill(p []byte, end bool) []byte {
 		}
 		flags := byte(0)
 		if end && n == len(p) {
-			flags = h2EndStream
+			flags, st.sentEnd = h2EndStream, true
+			st.settle()
 		}
 		c.reserve(h2FrameHeader + n)
 		c.out = append(appendFrame(c.out, n, h2Data, flags, st.id), p[:n]...)
