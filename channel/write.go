@@ -187,12 +187,17 @@ func (w *writer) flush() (more bool) {
 		if round == maxRounds {
 			return true
 		}
-		b := w.nextRound()
+		var b []byte
+		if len(w.bulk) > 0 { // else turns that were given last go on
+			b = w.nextRound()
+		}
 		if err := w.write(b); err != nil {
 			w.fail(err)
 			w.hangUp()
 		}
-		w.spare[1] = spare(b)
+		if b != nil {
+			w.spare[1] = spare(b)
+		}
 	}
 	w.writing = false
 	return false
@@ -208,13 +213,14 @@ func spare(b []byte) []byte {
 }
 
 // write writes what is urgent, and b, with what becomes urgent meanwhile in
-// between. It is called with mu held, and lets go of it while it writes.
+// between; what becomes so behind b is for the next round. It is called with
+// mu held, and lets go of it while it writes.
 func (w *writer) write(b []byte) error {
-	for {
-		u, p := w.urgent, b[:wholeFrames(b, maxWrite)]
-		if len(u)+len(p) == 0 || w.err != nil {
+	for first := true; first || len(b) > 0; first = false {
+		if w.err != nil {
 			return w.err
 		}
+		u, p := w.urgent, b[:wholeFrames(b, maxWrite)]
 		b = b[len(p):]
 		w.urgent, w.spare[0] = w.spare[0][:0], nil
 		w.mu.Unlock()
@@ -226,6 +232,7 @@ func (w *writer) write(b []byte) error {
 			return err
 		}
 	}
+	return w.err
 }
 
 // wholeFrames is how many bytes of b, which holds frames, make frames of at
