@@ -113,13 +113,18 @@ func (g *Gateway) takePublication(s *served, version uint64, doc []byte) error {
 	if version == old && old != 0 {
 		return nil
 	}
-	e, err := g.readPublication(s, string(doc))
+	p, err := auth.ReadPublication(g.live.Load().of(s).identity, string(doc), g.now())
+	if v := p.Version; err == nil && (v != version || v < old) {
+		// Not even its lists of revoked certificates may take the place of the newer ones.
+		return fmt.Errorf("publication says version %d, was sent as %d, and version %d is known: %w", v, version, old, cmg.ErrConflict)
+	}
+	var e *edge
+	if err == nil {
+		e, err = g.newEdge(s, p)
+	}
 	if err != nil {
 		g.log.Warn("a publication was refused", "site", s.code, "version", version, "err", err)
 		return err
-	}
-	if v := e.publication.Version; v != version || v < old {
-		return fmt.Errorf("publication says version %d, was sent as %d, and version %d is known: %w", v, version, old, cmg.ErrConflict)
 	}
 	if err := g.keep(s.file, doc); err != nil {
 		g.log.Error("the publication could not be kept: a restart would not know it", "err", err)
