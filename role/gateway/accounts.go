@@ -17,8 +17,8 @@ import (
 // publication is taken; a request itself only adds, in its connection's
 // shard.
 //
-// A head of HTTP/2 counts as many bytes as the same head as text: how it was
-// packed is the standard library's. A write that fails half-way counts whole.
+// A head of HTTP/2 counts as many bytes as the same head as text, however it
+// was packed. A write that fails half-way counts whole.
 type accounts struct {
 	log      *slog.Logger
 	sent     meter.Sum // bytes of answers, piece by piece: ahead of the tallies

@@ -145,6 +145,7 @@ func TestH2Faults(t *testing.T) {
 		{"SETTINGS of a stream", frame(http2.FrameSettings, 0, 1, ""), false, http2.ErrCodeProtocol},
 		{"SETTINGS too short", frame(http2.FrameSettings, 0, 0, "\x00\x01"), false, http2.ErrCodeFrameSize},
 		{"an answer to SETTINGS that says something", frame(http2.FrameSettings, 0x1, 0, "123456"), false, http2.ErrCodeFrameSize},
+		{"settings without end", frame(http2.FrameSettings, 0, 0, strings.Repeat("\x00\x04\x00\x00\x00\x00", 65)), false, http2.ErrCodeEnhanceYourCalm},
 		{"ENABLE_PUSH of 2", frame(http2.FrameSettings, 0, 0, "\x00\x02\x00\x00\x00\x02"), false, http2.ErrCodeProtocol},
 		{"a window too large from the start", frame(http2.FrameSettings, 0, 0, "\x00\x04\x80\x00\x00\x00"), false, http2.ErrCodeFlowControl},
 		{"frames too small", frame(http2.FrameSettings, 0, 0, "\x00\x05\x00\x00\x00\x00"), false, http2.ErrCodeProtocol},

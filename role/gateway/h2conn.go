@@ -25,6 +25,7 @@ const (
 	h2Streams      = 250
 	h2StreamWindow = 1 << 20
 	h2ConnWindow   = 4 << 20
+	h2MaxSettings  = 64   // in one frame
 	h2Fouls        = 2000 // frames in foulTime that have us work and ask for nothing
 	foulTime       = 10 * time.Second
 	pingAfter      = 30 * time.Second // of silence while requests are under way

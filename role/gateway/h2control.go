@@ -45,6 +45,8 @@ func (c *h2Conn) takeSettings(f *h2Frame) error {
 		return h2Bad(h2FrameSize, "SETTINGS of another length")
 	case f.has(h2Ack):
 		return nil
+	case len(p) > 6*h2MaxSettings: // each may move the windows of all streams
+		return h2Bad(h2Calm, "more settings than anybody needs")
 	}
 	c.mu.Lock()
 	for ; len(p) > 0; p = p[6:] {

@@ -107,8 +107,8 @@ func (g *Gateway) handshake(c *slotConn, hs *handshakes) *tls.Conn {
 	return t
 }
 
-// A slotConn gives its slot back when it is closed, whoever closes it: it
-// lies beneath TLS, since net/http wants to see a *tls.Conn. During the
+// A slotConn gives its slot back when it is closed, whoever closes it, and
+// so lies beneath TLS and all that holds the connection. During the
 // handshake it also holds a place at the gate, but not while it waits for the
 // client: few compute at a time, and those that send nothing hold up nobody.
 type slotConn struct {
