@@ -162,13 +162,15 @@ func (c *h2Conn) flush() error {
 func fitsH2(w *wait) bool { return len(w.body) <= channel.MaxInline }
 
 // open sends the request if there is room for it on the connection. From
-// then on w belongs to it. It is called with the pool's mu held.
-func (c *h2Conn) open(w *wait, q *h1.Request, path []byte) bool {
+// then on w belongs to it. never says that the server takes no such request on
+// any connection: no stream, or not so much body at once. It is called with
+// the pool's mu held.
+func (c *h2Conn) open(w *wait, q *h1.Request, path []byte) (sent, never bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := int64(len(w.body))
 	if c.err != nil || c.away || len(c.streams) >= c.limit || c.pending.Len() > h2Pending || n > c.window || n > c.each || c.next >= 1<<31 {
-		return false
+		return false, c.err == nil && !c.away && (n > c.each || c.limit == 0)
 	}
 	w.sid, w.batch, w.conn = c.next, c.batch, c
 	c.next += 2
@@ -183,7 +185,7 @@ func (c *h2Conn) open(w *wait, q *h1.Request, path []byte) bool {
 	}
 	w.bill.sent += int64(c.pending.Len() - before)
 	c.flush() // it was below h2Pending
-	return true
+	return true, false
 }
 
 // head writes a request's head. Whatever proves somebody is not kept in the

@@ -86,13 +86,19 @@ func (p *h2Pool) offer(w *wait, q *h1.Request, path []byte) (*h2Dial, error) {
 	case time.Now().Before(p.without):
 		return nil, errNoH2
 	}
+	never := false
 	for i, c := range p.conns {
-		if c.open(w, q, path) {
+		sent, no := c.open(w, q, path)
+		never = never || no
+		if sent {
 			if i > 0 && i == len(p.conns)-1 { // those before it are full: it is the first to try
 				p.conns[0], p.conns[i] = c, p.conns[0]
 			}
 			return nil, nil
 		}
+	}
+	if never { // a further connection would not take it either
+		return nil, errNoH2
 	}
 	if len(p.dials) >= h2Dials {
 		return p.dials[0], nil
