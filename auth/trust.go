@@ -127,7 +127,8 @@ func (t *Trust) Content(authorization string, at time.Time) (Claims, error) {
 }
 
 // tokenProof is the Verifier of site tokens. All kinds but the content token
-// pass a gateway; the management point decides what each may do.
+// hold here; which route a kind opens the gateway decides, and what each may
+// do there the management point.
 type tokenProof struct{ tokens *Tokens }
 
 func (p tokenProof) Verify(e Evidence, at time.Time) (cmg.Caller, error) {
