@@ -84,8 +84,6 @@ func (t *Trust) Verify(e Evidence, allowed []cmg.Proof, at time.Time) (cmg.Calle
 		}
 		c, err := v.Verify(e, at)
 		switch {
-		case err == nil && c.Tenant != "" && t.Tenant(c.Tenant) != nil:
-			return c, t.Tenant(c.Tenant)
 		case err == nil:
 			return c, t.blocks.refuse(&c, e.Certificates)
 		case notShown(err):
