@@ -113,3 +113,14 @@ func (a *Answers) get(d cmg.Digest) (answer, bool) {
 	}
 	return e, ok
 }
+
+// Recent says that the certificates were asked about a moment ago, whatever
+// came of it: to ask again would be too early.
+func (a *Answers) Recent(certs []*x509.Certificate, at time.Time) bool {
+	for _, c := range certs {
+		if e, ok := a.get(sha256.Sum256(c.Raw)); !ok || at.Sub(e.asked) > askAgain {
+			return false
+		}
+	}
+	return true
+}
