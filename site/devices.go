@@ -190,6 +190,11 @@ func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval)
 		if err = gone("device", string(id), n, err); err != nil {
 			return 0, err
 		}
+		if lifted > 0 {
+			if err = tx.letInCertificate(string(id)); err != nil {
+				return 0, err
+			}
+		}
 		return lifted, tx.audit("device.approve", string(id), "approval="+string(a))
 	})
 }
