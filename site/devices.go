@@ -96,9 +96,10 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 	return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 }
 
-// registrationDetail is what the audit log keeps of a registration.
+// registrationDetail is what the audit log keeps of a registration. The name
+// is the device's own word: in quotes it cannot pass for the fields behind it.
 func registrationDetail(d cmg.Device, key, token string) string {
-	s := "name=" + d.Name + " proof=" + string(d.Proof) + " approval=" + string(d.Approval) + " key=" + key
+	s := fmt.Sprintf("name=%q", d.Name) + " proof=" + string(d.Proof) + " approval=" + string(d.Approval) + " key=" + key
 	if token != "" {
 		s += " token=" + token
 	}
