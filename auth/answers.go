@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"sync"
 	"time"
 
@@ -56,16 +57,25 @@ type answer struct {
 	Status
 	good  time.Time // until when it was last known to be good
 	asked time.Time
+
+	issued time.Time // of the newest statement about it
 }
 
-// Take remembers a statement that the site of id signed.
+// Take remembers a statement that the site of id has just signed. Whoever
+// carries statements could keep one and show it again once the certificate is
+// revoked: so an old one is cmg.ErrInvalid, and one from before a revocation
+// does not take that back. The clocks of site and
+// gateway may be five minutes apart.
 func (a *Answers) Take(id *Identity, jws string, at time.Time) error {
 	var s statement
 	if err := ReadStatement(id, statusType, jws, at, &s); err != nil {
 		return err
 	}
+	if d := at.Sub(s.Issued).Abs(); d > clockSkew {
+		return fmt.Errorf("read %s: it was signed %s, %s off this clock: %w", statusType, s.Issued.Format(time.RFC3339), d.Round(time.Second), cmg.ErrInvalid)
+	}
 	for _, st := range s.Statuses {
-		a.put(st, at)
+		a.put(st, s.Issued, at)
 	}
 	return nil
 }
@@ -74,17 +84,24 @@ func (a *Answers) Take(id *Identity, jws string, at time.Time) error {
 // not every request waits for it again.
 func (a *Answers) Failed(certs []*x509.Certificate, why string, at time.Time) {
 	for _, c := range certs {
-		a.put(Status{Certificate: sha256.Sum256(c.Raw), State: StatusUnknown, Why: why}, at)
+		a.put(Status{Certificate: sha256.Sum256(c.Raw), State: StatusUnknown, Why: why}, time.Time{}, at)
 	}
 }
 
-func (a *Answers) put(s Status, at time.Time) {
+// put keeps what a statement of issued says; zero: nobody said anything.
+func (a *Answers) put(s Status, issued, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := answer{Status: s, asked: at}
 	before, ok := a.new[s.Certificate]
 	if !ok {
 		before = a.old[s.Certificate]
+	}
+	e := answer{Status: s, asked: at, issued: issued}
+	switch {
+	case issued.IsZero():
+		e.issued = before.issued
+	case before.State == StatusRevoked && issued.Before(before.issued):
+		return
 	}
 	switch s.State {
 	case StatusGood:
@@ -112,4 +129,15 @@ func (a *Answers) get(d cmg.Digest) (answer, bool) {
 		e, ok = a.old[d]
 	}
 	return e, ok
+}
+
+// Recent says that the certificates were asked about a moment ago, whatever
+// came of it: to ask again would be too early.
+func (a *Answers) Recent(certs []*x509.Certificate, at time.Time) bool {
+	for _, c := range certs {
+		if e, ok := a.get(sha256.Sum256(c.Raw)); !ok || at.Sub(e.asked) > askAgain {
+			return false
+		}
+	}
+	return true
 }

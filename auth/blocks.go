@@ -84,6 +84,11 @@ func (b *blocks) refuse(c *cmg.Caller, shown []*x509.Certificate) error {
 			return refuseBlocked("_Token", "an administrator has blocked this token").With("token id", c.TokenID)
 		}
 	}
+	if c.Tenant != "" {
+		if _, no := b.tenants[strings.ToLower(c.Tenant)]; no {
+			return refuseBlocked("_Tenant", "an administrator has blocked this tenant").With("tenant", c.Tenant)
+		}
+	}
 	if c.Proof == cmg.ProofCertificate && len(shown) > 0 && b.certificate(shown[0], c.Thumbprint) {
 		return refuseBlocked("_Certificate", "an administrator has blocked this certificate").With("serial", shown[0].SerialNumber.Text(16))
 	}
@@ -92,9 +97,6 @@ func (b *blocks) refuse(c *cmg.Caller, shown []*x509.Certificate) error {
 
 // certificate says whether c is shut out, by itself or by its serial number.
 func (b *blocks) certificate(c *x509.Certificate, thumbprint string) bool {
-	if b == nil {
-		return false
-	}
 	if len(b.thumbprints) > 0 {
 		if _, no := b.thumbprints[thumbprint]; no {
 			return true
@@ -112,28 +114,8 @@ func (b *blocks) certificate(c *x509.Certificate, thumbprint string) bool {
 	return no
 }
 
-// Tenant refuses callers of a directory tenant that is shut out; a proof that
-// names one asks before it counts.
-func (t *Trust) Tenant(id string) error {
-	if t.blocks == nil {
-		return nil
-	}
-	if _, no := t.blocks.tenants[strings.ToLower(id)]; no {
-		return refuseBlocked("_Tenant", "an administrator has blocked this tenant").With("tenant", id)
-	}
-	return nil
-}
-
-// Blocked says whether who was proven before is shut out by now: name is a
-// device, a certificate's thumbprint or a token's id, and shown what the
-// client showed in its handshake.
-func (t *Trust) Blocked(name string, shown []*x509.Certificate) bool {
-	b := t.blocks
-	if b == nil {
-		return false
-	}
-	_, device := b.devices[cmg.DeviceID(name)]
-	_, thumbprint := b.thumbprints[name]
-	_, token := b.tokens[name]
-	return device || thumbprint || token || len(shown) > 0 && b.certificate(shown[0], "")
+// Blocked says whether a caller who was proven before is shut out by now;
+// shown is what the client showed in its handshake.
+func (t *Trust) Blocked(c *cmg.Caller, shown []*x509.Certificate) bool {
+	return t.blocks.refuse(c, shown) != nil
 }

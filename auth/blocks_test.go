@@ -59,10 +59,12 @@ func TestBlocks(t *testing.T) {
 				_, err = trust.Verify(Evidence{Authorization: "Bearer " + token}, []cmg.Proof{cmg.ProofToken}, time.Now())
 				wantCode(t, err, 403, test.byToken)
 			}
-			if got := trust.Blocked(id, nil); got != (test.name == "token") {
+			byToken := &cmg.Caller{Proof: cmg.ProofToken, Device: deviceA, TokenID: id}
+			if got := trust.Blocked(byToken, nil); got != (test.byToken != "") {
 				t.Errorf("a request by the token is to be broken off: %v", got)
 			}
-			if got := trust.Blocked("x", []*x509.Certificate{cert}); got != (test.name == "serial number" || test.name == "others") {
+			byCertificate := &cmg.Caller{Proof: cmg.ProofCertificate, Device: deviceA, Thumbprint: Thumbprint(cert)}
+			if got := trust.Blocked(byCertificate, []*x509.Certificate{cert}); got != (test.byCertificate != "") {
 				t.Errorf("a request by the certificate is to be broken off: %v", got)
 			}
 		})
@@ -89,9 +91,18 @@ func TestBlockedContentToken(t *testing.T) {
 }
 
 func TestBlockedTenant(t *testing.T) {
-	trust, _, _, _ := blocked(t, cmg.Blocks{Tenants: []string{"6a5c7a92-5a3c-4a57-9f0e-2f3f3f1f0b11"}})
-	wantCode(t, trust.Tenant("6A5C7A92-5a3c-4a57-9f0e-2f3f3f1f0b11"), 403, "CMGService_Blocked_Tenant")
-	wantCode(t, trust.Tenant("6a5c7a92-5a3c-4a57-9f0e-2f3f3f1f0b12"), 0, "")
+	d := newDirectory(t, tenantA)
+	e := Evidence{Authorization: "Bearer " + d.token("https://login.test", nil)}
+	for tenant, code := range map[string]string{tenantA: "CMGService_Blocked_Tenant", tenantB: ""} {
+		trust := must[*Trust](t)(NewTrust(cmg.Publication{Version: 1, Site: testSite, Tenants: []cmg.Tenant{d.tenant("https://login.test")}, Blocks: cmg.Blocks{Tenants: []string{tenant}}}))
+		for range 2 { // also what is remembered
+			_, err := trust.Verify(e, []cmg.Proof{cmg.ProofToken, cmg.ProofEntra}, time.Now())
+			wantCode(t, err, 403, code)
+		}
+		if got := trust.Blocked(&cmg.Caller{Proof: cmg.ProofEntra, Tenant: strings.ToUpper(tenantA)}, nil); got != (code != "") {
+			t.Errorf("a request of the tenant is to be broken off: %v", got)
+		}
+	}
 }
 
 // As many blocks as there may be fit into a publication, whatever they are.

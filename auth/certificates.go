@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/opencmg/cmg"
 )
@@ -265,7 +266,7 @@ func nameOf(n pkix.Name) string { return plainText(n.String()) }
 func plainText(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) { // Cf turns the direction of a line
 			return '?'
 		}
 		return r

@@ -205,7 +205,7 @@ func TestRevocationIsJudged(t *testing.T) {
 	said := func(at time.Time, ss ...Status) *Answers {
 		a := new(Answers)
 		for _, s := range ss {
-			a.put(s, at)
+			a.put(s, at, at)
 		}
 		return a
 	}
@@ -331,7 +331,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	var d cmg.Digest
 	for i := range maxAnswers * 2 {
 		d[0], d[1], d[2] = byte(i), byte(i>>8), byte(i>>16)
-		a.put(Status{Certificate: d, State: StatusGood}, time.Now())
+		a.put(Status{Certificate: d, State: StatusGood}, time.Now(), time.Now())
 	}
 	if n := len(a.new) + len(a.old); n > maxAnswers {
 		t.Errorf("%d are kept", n)

@@ -124,6 +124,7 @@ func TestSiteShown(t *testing.T) {
 func TestForeign(t *testing.T) {
 	for code, want := range map[string]bool{
 		"CMGService_Invalid_Token_Unknown_Key": true, "CMGService_Invalid_Token_Wrong_Site": true, "CMGService_Certificate_Unknown_Issuer": true,
+		"CMGService_Certificate_Unknown_Root": true, "CMGService_Invalid_Token_Unknown_Tenant": true,
 		"CMGService_Authentication_Required": true, "CMGService_Client_Certificate_Required": true,
 		"CMGService_Invalid_Token_Expired": false, "CMGService_Certificate_Expired": false, "CMGService_Method_Not_Allowed": false,
 	} {

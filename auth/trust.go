@@ -84,8 +84,6 @@ func (t *Trust) Verify(e Evidence, allowed []cmg.Proof, at time.Time) (cmg.Calle
 		}
 		c, err := v.Verify(e, at)
 		switch {
-		case err == nil && c.Tenant != "" && t.Tenant(c.Tenant) != nil:
-			return c, t.Tenant(c.Tenant)
 		case err == nil:
 			return c, t.blocks.refuse(&c, e.Certificates)
 		case notShown(err):
@@ -127,7 +125,8 @@ func (t *Trust) Content(authorization string, at time.Time) (Claims, error) {
 }
 
 // tokenProof is the Verifier of site tokens. All kinds but the content token
-// pass a gateway; the management point decides what each may do.
+// hold here; which route a kind opens the gateway decides, and what each may
+// do there the management point.
 type tokenProof struct{ tokens *Tokens }
 
 func (p tokenProof) Verify(e Evidence, at time.Time) (cmg.Caller, error) {

@@ -69,7 +69,8 @@ management_point:
 		}
 		return string(b)
 	}
-	tokens := map[string]string{"LAB": l.env["CMG_TOKEN"], "TWO": strings.TrimSpace(must(t, "token", "new", "--site", two))}
+	tokens := map[string]string{"LAB": l.env["CMG_TOKEN"], "TWO": sessionToken(t, two, "TWO", "GUID:6A5C7A92-5A3C-4A57-9F0E-2F3F3F1F0B11")}
+	bulk := strings.TrimSpace(must(t, "token", "new", "--site", two))
 	want := func(path, site, says string) {
 		t.Helper()
 		if got := get(path, tokens[site]); got != says {
@@ -100,6 +101,9 @@ management_point:
 		want("/shop/x", "TWO", "the second's")
 		want("/own/x", "TWO", "its own")
 		want("/own/x", "LAB", "CMGService_Invalid_Token_Unknown_Key")
+	}
+	if got := get("/own/x", bulk); got != "CMGService_Invalid_Token_Wrong_Kind" {
+		t.Errorf("a registration token opens a server: %q", got)
 	}
 	stop()
 	want("/shop/x", "TWO", "CMGService_NoConnectionPoint")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // ErrTampered tells that the audit log is not as it was written.
@@ -81,7 +82,7 @@ func (t *tx) audit(verb, object, detail string) error {
 // plain keeps what a terminal would obey, and endless text, out of the log.
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) { // Cf turns the direction of a line
 			return ' '
 		}
 		return r

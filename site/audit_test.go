@@ -126,6 +126,27 @@ func TestAuditRewritten(t *testing.T) {
 	}
 }
 
+// What a device says of itself can neither pass for another field of its
+// entry, nor move a terminal's cursor, nor turn a line round.
+func TestAuditOfStrangeNames(t *testing.T) {
+	s, _ := open(t)
+	name := "PC1 proof=certificate\u009b2J\u202e\" approval=approved"
+	if _, err := s.Register(t.Context(), cmg.Device{Name: name, Certificate: certificate(t, "PC1", false).Raw, Approval: cmg.Pending, Proof: cmg.ProofToken}, ""); err != nil {
+		t.Fatal(err)
+	}
+	es, err := s.Audit(t.Context(), 1)
+	if err != nil || len(es) != 1 {
+		t.Fatal(es, err)
+	}
+	const want = `name="PC1 proof=certificate\u009b2J\u202e\" approval=approved" proof=token approval=pending key=`
+	if !strings.HasPrefix(es[0].Detail, want) {
+		t.Errorf("%q, want it to begin with %q", es[0].Detail, want)
+	}
+	if got := plain("a\u009bb\u202ec\x1bd"); got != "a b c d" {
+		t.Errorf("%q", got)
+	}
+}
+
 // unaudited are the methods that write and leave no entry: what devices say
 // of themselves, what only counts, what is fetched or renewed every few hours,
 // and what goes when its time is over.

@@ -43,7 +43,8 @@ var (
 	qCountBlocks = query(`SELECT count(*) FROM blocks`)
 	qInsertBlock = query(`INSERT INTO blocks (` + blockColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO NOTHING`)
 	qUnblock     = query(`DELETE FROM blocks WHERE kind = ? AND value = ?`)
-	qPruneBlocks = query(`DELETE FROM blocks WHERE until < ? AND until > 0`)
+	qPruneBlocks = query(`DELETE FROM blocks WHERE until < ? AND until > 0 AND value NOT IN (SELECT id FROM tokens)`)
+	qUnblockOf   = query(`DELETE FROM blocks WHERE kind = 'certificate' AND value = ? AND reason = ?`)
 )
 
 // Block shuts out what value names, as a new version of the publication. To
@@ -69,7 +70,7 @@ func (s *Site) Block(ctx context.Context, kind BlockKind, value, reason string) 
 			return 0, err
 		}
 		if also != "" {
-			if _, err := tx.putBlock(Block{Kind: BlockCertificate, Value: also, Reason: "of device " + value}); err != nil {
+			if _, err := tx.putBlock(Block{Kind: BlockCertificate, Value: also, Reason: ofDevice(value)}); err != nil {
 				return 0, err
 			}
 		}
@@ -169,11 +170,20 @@ func (t *tx) letIn(b Block) error {
 	if err := t.exec(qSetApproval, string(b.former), b.Value); err != nil {
 		return err
 	}
-	d, err := found(scanDevice(t.row(qDevice, b.Value).Scan))
+	return t.letInCertificate(b.Value)
+}
+
+// ofDevice is the reason of a certificate's block that came with a device's.
+func ofDevice(id string) string { return "of device " + id }
+
+// letInCertificate lifts the block that came with a device's, and leaves one
+// alone that an administrator made of the certificate itself.
+func (t *tx) letInCertificate(device string) error {
+	d, err := found(scanDevice(t.row(qDevice, device).Scan))
 	if err != nil || d == nil || d.Thumbprint == "" {
 		return err
 	}
-	return t.exec(qUnblock, string(BlockCertificate), d.Thumbprint)
+	return t.exec(qUnblockOf, d.Thumbprint, ofDevice(device))
 }
 
 // Blocks lists every block, by kind and value.

@@ -75,21 +75,68 @@ func TestBlocks(t *testing.T) {
 }
 
 // A block of a token goes when the token's record does: nothing is left of
-// what it could block.
+// what it could block. A device token can be renewed after its end: its block
+// stays for as long.
 func TestBlockEndsWithItsToken(t *testing.T) {
 	s, now := open(t)
 	ctx := t.Context()
-	if err := s.RecordToken(ctx, Token{ID: "t", Kind: "session", Device: "GUID:x", NotBefore: *now, Expires: now.Add(time.Hour)}); err != nil {
+	for _, kind := range []string{"session", "device"} {
+		if err := s.RecordToken(ctx, Token{ID: kind, Kind: kind, Device: "GUID:x", NotBefore: *now, Expires: now.Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.Block(ctx, BlockToken, "session", ""), s.Block(ctx, BlockToken, "device", ""), s.Block(ctx, BlockCertificate, "1f", "")); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Block(ctx, BlockToken, "t", ""), s.Block(ctx, BlockCertificate, "1f", "")); err != nil {
-		t.Fatal(err)
+	for _, prune := range []struct {
+		devices time.Duration
+		want    []string
+	}{{-time.Hour, []string{"1f", "device"}}, {2 * time.Hour, []string{"1f"}}} {
+		if _, err := s.PruneTokens(ctx, now.Add(2*time.Hour), now.Add(prune.devices)); err != nil {
+			t.Fatal(err)
+		}
+		bs, err := s.Blocks(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, b := range bs {
+			left = append(left, b.Value)
+		}
+		if diff := cmp.Diff(prune.want, left); diff != "" {
+			t.Errorf("blocks left (-want +got):\n%s", diff)
+		}
 	}
-	if _, err := s.PruneTokens(ctx, now.Add(2*time.Hour)); err != nil {
-		t.Fatal(err)
-	}
-	if bs, err := s.Blocks(ctx); err != nil || len(bs) != 1 || bs[0].Kind != BlockCertificate {
-		t.Errorf("blocks left: %+v, %v", bs, err)
+}
+
+// The certificate's block that came with a device's goes with it, whichever
+// way the device is let in again; one of the certificate's own stays.
+func TestCertificateOfBlockedDevice(t *testing.T) {
+	thumb := strings.Repeat("ab", 32)
+	for name, letIn := range map[string]func(*Site, cmg.DeviceID) error{
+		"unblock": func(s *Site, id cmg.DeviceID) error { return s.Unblock(t.Context(), BlockDevice, string(id)) },
+		"approve": func(s *Site, id cmg.DeviceID) error { return s.SetApproval(t.Context(), id, cmg.Approved) },
+	} {
+		for _, own := range []bool{false, true} {
+			s, _ := open(t)
+			d, err := s.Register(t.Context(), cmg.Device{Certificate: certificate(t, "PC1", false).Raw, Approval: cmg.Approved, Proof: cmg.ProofCertificate, Thumbprint: thumb}, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 0
+			if own {
+				if err := s.Block(t.Context(), BlockCertificate, thumb, "stolen"); err != nil {
+					t.Fatal(err)
+				}
+				want = 1
+			}
+			if err := errors.Join(s.Block(t.Context(), BlockDevice, string(d.ID), "lost"), letIn(s, d.ID)); err != nil {
+				t.Fatal(err)
+			}
+			if bs, err := s.Blocks(t.Context()); err != nil || len(bs) != want {
+				t.Errorf("%s, a block of its own %v: left are %+v, %v", name, own, bs, err)
+			}
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ var (
 	qLists        = query(`SELECT issuer, url, scope, partial, this_update, next_update, revoked, sha256 FROM crls WHERE sha256 > '' ORDER BY sha256, issuer, url`)
 	qSources      = query(`SELECT issuer, url, scope, partial, this_update, next_update, revoked, sha256, certificate, etag, fetched, tried, failures, problem FROM crls ORDER BY issuer, url`)
 	qCountSources = query(`SELECT count(*) FROM crls`)
+	qFollowed     = query(`SELECT count(*) FROM crls WHERE issuer = ? AND url = ?`)
 	qAddSource    = query(`INSERT INTO crls (issuer, url, certificate, etag, tried, failures, problem, fetched, scope, partial, this_update, next_update, revoked, sha256, document)
 	VALUES (?, ?, ?, '', 0, 0, '', 0, '', 0, 0, 0, 0, '', ?) ON CONFLICT (issuer, url) DO NOTHING`)
 	qRemoveSources = query(`DELETE FROM crls WHERE issuer = ?`)
@@ -162,6 +163,10 @@ func scanSource(scan func(...any) error) (r RevocationSource, err error) {
 func (s *Site) FollowRevocation(ctx context.Context, issuer, url string, authority *x509.Certificate) error {
 	if err := (cmg.IssuerRevocation{CRL: []string{url}}).Check(); err != nil {
 		return err
+	}
+	var there int
+	if err := s.row(ctx, qFollowed, issuer, url).Scan(&there); err != nil || there > 0 {
+		return fault("read revocation list", err) // nil where it is followed
 	}
 	return s.update(ctx, func(tx *tx) error {
 		var n int

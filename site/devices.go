@@ -96,9 +96,10 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 	return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 }
 
-// registrationDetail is what the audit log keeps of a registration.
+// registrationDetail is what the audit log keeps of a registration. The name
+// is the device's own word: in quotes it cannot pass for the fields behind it.
 func registrationDetail(d cmg.Device, key, token string) string {
-	s := "name=" + d.Name + " proof=" + string(d.Proof) + " approval=" + string(d.Approval) + " key=" + key
+	s := fmt.Sprintf("name=%q", d.Name) + " proof=" + string(d.Proof) + " approval=" + string(d.Approval) + " key=" + key
 	if token != "" {
 		s += " token=" + token
 	}
@@ -189,6 +190,11 @@ func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval)
 		n, err := tx.changed(qSetApproval, string(a), string(id))
 		if err = gone("device", string(id), n, err); err != nil {
 			return 0, err
+		}
+		if lifted > 0 {
+			if err = tx.letInCertificate(string(id)); err != nil {
+				return 0, err
+			}
 		}
 		return lifted, tx.audit("device.approve", string(id), "approval="+string(a))
 	})

@@ -183,7 +183,7 @@ func TestTokenLists(t *testing.T) {
 	if err != nil || len(ts) != 2 || ts[0].ID != "session2" || ts[1].ID != "session1" || ts[0].Device != deviceA {
 		t.Fatalf("Tokens = %+v, %v", ts, err)
 	}
-	if n, err := s.PruneTokens(t.Context(), now.Add(time.Hour)); err != nil || n != 4 {
+	if n, err := s.PruneTokens(t.Context(), now.Add(time.Hour), now.Add(time.Hour)); err != nil || n != 4 {
 		t.Fatalf("pruned %d, %v; want 4", n, err)
 	}
 }

@@ -232,3 +232,24 @@ func TestTenantsOpenOlderRoutes(t *testing.T) {
 		t.Errorf("%d routes let Entra tokens in, want 2", entra)
 	}
 }
+
+// A list that is followed already stays so, however many there are: else one
+// authority with many lists would keep the others' from being fetched.
+func TestFollowedListsWhenFull(t *testing.T) {
+	s, _ := open(t)
+	ca := certificate(t, "CA", true)
+	if err := s.FollowRevocation(t.Context(), "ca", "http://pki/first.crl", ca); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write.Exec(`WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO crls (issuer, url, certificate, etag, tried, failures, problem, fetched, scope, partial, this_update, next_update, revoked, sha256, document)
+		SELECT 'ca', 'http://pki/' || i, ?, '', 0, 0, '', 0, '', 0, 0, 0, 0, '', x'' FROM n`, maxSources, ca.Raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FollowRevocation(t.Context(), "ca", "http://pki/first.crl", ca); err != nil {
+		t.Errorf("one that is followed: %v", err)
+	}
+	if err := s.FollowRevocation(t.Context(), "ca", "http://pki/new.crl", ca); !errors.Is(err, cmg.ErrTooLarge) {
+		t.Errorf("one more: %v, want too large", err)
+	}
+}

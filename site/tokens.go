@@ -47,7 +47,7 @@ var (
 	qSpendToken  = query(`UPDATE tokens SET uses = uses + 1 WHERE id = ?`)
 	qUseProof    = query(`INSERT INTO proofs (proof, until) VALUES (?, ?) ON CONFLICT (proof) DO NOTHING`)
 	qPruneProofs = query(`DELETE FROM proofs WHERE until < ?`)
-	qPruneTokens = query(`DELETE FROM tokens WHERE expires < ?`)
+	qPruneTokens = query(`DELETE FROM tokens WHERE expires < ? AND (kind <> 'device' OR expires < ?)`)
 )
 
 // RecordToken keeps the id and validity of an issued token. An id that is
@@ -171,11 +171,13 @@ func (s *Site) BlockToken(ctx context.Context, id string, blocked bool) error {
 	return s.Unblock(ctx, BlockToken, id)
 }
 
-// PruneTokens forgets tokens that expired before then, and blocks that have
-// nothing left to block, and tells how many tokens.
-func (s *Site) PruneTokens(ctx context.Context, then time.Time) (n int64, err error) {
+// PruneTokens forgets tokens that expired before then, device tokens those
+// that expired before devices, and blocks that have nothing left to block; it
+// tells how many tokens. A device token may be renewed for a while after its
+// end: forgotten earlier, a blocked one would be good for that again.
+func (s *Site) PruneTokens(ctx context.Context, then, devices time.Time) (n int64, err error) {
 	err = s.publish(ctx, func(tx *tx) (int64, error) {
-		if n, err = tx.changed(qPruneTokens, micros(then)); err != nil {
+		if n, err = tx.changed(qPruneTokens, micros(then), micros(devices)); err != nil {
 			return 0, err
 		}
 		return tx.changed(qPruneBlocks, micros(then))

@@ -34,8 +34,8 @@ func (x *exchange) prove(c *cmg.Caller) {
 	b := &x.bill
 	b.caller = x.g.accounts.callers.of(c, b.known, x.started)
 	b.known, b.proof = b.caller, proofIndex(c.Proof)
-	if w := x.who.Load(); w == nil || w.row != b.caller || w.site != x.site {
-		x.who.Store(&proven{b.caller, x.site})
+	if w := x.who.Load(); w == nil || w.site != x.site || w.caller != *c {
+		x.who.Store(&proven{*c, x.site})
 	}
 }
 

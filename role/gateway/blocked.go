@@ -3,6 +3,7 @@ package gateway
 import (
 	"sync"
 
+	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
 )
 
@@ -18,20 +19,22 @@ func (fs *fronts) add(f *h2Front) {
 	fs.all = append(fs.all, f)
 }
 
-// proven is who was proven, and to which site.
+// proven is who was proven, and to which site. The caller is kept whole: a
+// token or a tenant can be blocked as well as a device, and in a full table of
+// callers many share one row.
 type proven struct {
-	row  *callerRow
-	site *served
+	caller cmg.Caller
+	site   *served
 }
 
 // endBlocked breaks off what is under way for callers whom a new publication
-// of their site shuts out: a long poll could last for many minutes. Their next request is
-// refused with the reason.
+// of their site shuts out: a long poll could last for many minutes. Their next
+// request is refused with the reason.
 func (g *Gateway) endBlocked(s *served, t *auth.Trust) {
 	n := 0
 	blocked := func(x *exchange) bool {
 		w := x.who.Load()
-		if w == nil || w.site != s || !t.Blocked(w.row.key, x.evidence.Certificates) {
+		if w == nil || w.site != s || !t.Blocked(&w.caller, x.evidence.Certificates) {
 			return false
 		}
 		n++

@@ -30,11 +30,13 @@ type timeLimits struct {
 	point  time.Duration // for a connection point that a request could be sent to
 	settle time.Duration // in a drain, for who is connected to ask once more and be told
 	report time.Duration // between two reports of refusals
+
+	recheck time.Duration // between two looks at who has a tunnel
 }
 
 func usual() timeLimits {
 	return timeLimits{idle: 2 * time.Minute, head: 20 * time.Second, body: time.Minute, write: time.Minute, tunnel: 10 * time.Minute,
-		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second, report: time.Second}
+		park: 20 * time.Millisecond, linger: 500 * time.Millisecond, point: 2 * time.Second, settle: 2 * time.Second, report: time.Second, recheck: 30 * time.Second}
 }
 
 // keepUnused is how much of a body that nobody wanted is read so that the

@@ -119,52 +119,90 @@ func TestReportPathIsNotPublished(t *testing.T) {
 	}
 }
 
-// TestBlockedLive blocks a device: what waits for an answer is broken off,
+// TestBlockedLive shuts a caller out: what waits for an answer is broken off,
 // and the next request on a connection that lives is refused with the reason.
+// It holds for a token of a device as for the device, and where the table of
+// callers has no row for this one.
 func TestBlockedLive(t *testing.T) {
 	t.Parallel()
-	for _, h2 := range []bool{false, true} {
-		t.Run(fmt.Sprint("h2=", h2), func(t *testing.T) {
-			waits := make(chan struct{}, 1)
-			r, in := start(t, func(q *request) {
-				if string(q.head.Path) != "/any/wait" {
-					echo(q)
-					return
-				}
-				waits <- struct{}{}
-				for q.st.Err() == nil { // for ever, if nobody ends it
-					within(t, "the request is taken back", q.st.Ready())
-				}
+	const id = "session-1"
+	token := must[string](t)(getSite(t).keys.Issue(auth.Claims{Kind: auth.TokenSession, ID: id, Site: testSite, Device: deviceID, Expires: time.Now().Add(time.Hour)}))
+	full := func(g *Gateway) {
+		g.accounts.callers = newCallers(g.log, 1)
+		for i := range g.accounts.callers.shards {
+			g.accounts.callers.shards[i].rows["somebody"] = &callerRow{key: "somebody"}
+			g.accounts.callers.shards[i].rows["somebody"].see(g.now())
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		token  string // empty: by certificate
+		blocks cmg.Blocks
+		code   string
+		change []func(*Gateway)
+	}{
+		{"device", "", cmg.Blocks{Devices: []cmg.DeviceID{deviceID}}, "CMGService_Blocked_Device", nil},
+		{"device without a row", "", cmg.Blocks{Devices: []cmg.DeviceID{deviceID}}, "CMGService_Blocked_Device", []func(*Gateway){full}},
+		{"token", token, cmg.Blocks{Tokens: []string{id}}, "CMGService_Blocked_Token", nil},
+	} {
+		for _, h2 := range []bool{false, true} {
+			t.Run(fmt.Sprint(test.name, " h2=", h2), func(t *testing.T) {
+				blockedLive(t, h2, test.token, test.blocks, test.code, test.change...)
 			})
-			client := r.client(&r.site.device, h2)
-			do(t, client, r.request("GET", "/any/x", nil))
-			broken := make(chan error, 1)
-			go func() {
-				resp, err := r.client(&r.site.device, h2).Do(r.request("GET", "/any/wait", nil))
-				if err == nil {
-					_, err = io.ReadAll(resp.Body)
-					resp.Body.Close()
-				}
-				broken <- err
-			}()
-			within(t, "a request waits", waits)
-			p := r.site.content(2)
-			p.Blocks.Devices = []cmg.DeviceID{deviceID}
-			if problem := in.publish(2, []byte(must[string](t)(auth.SignPublication(r.site.signer, p)))); problem != "" {
-				t.Fatal(problem)
-			}
-			if err := within(t, "the request that waits ends", broken); err == nil {
-				t.Error("a blocked device was answered")
-			}
-			resp, _ := do(t, client, r.request("GET", "/any/x", nil))
-			if resp.Header.Get(web.RefusalHeader) != "CMGService_Blocked_Device" || resp.StatusCode != http.StatusForbidden {
-				t.Errorf("on a live connection: %s", resp.Status)
-			}
-			in.publish(r.site.publication(t, 3))
-			if resp, _ := do(t, client, r.request("GET", "/any/x", nil)); resp.StatusCode != 200 {
-				t.Errorf("after the block was lifted: %s", resp.Status)
-			}
-		})
+		}
+	}
+}
+
+func blockedLive(t *testing.T, h2 bool, token string, blocks cmg.Blocks, code string, change ...func(*Gateway)) {
+	waits := make(chan struct{}, 1)
+	r, in := start(t, func(q *request) {
+		if string(q.head.Path) != "/any/wait" {
+			echo(q)
+			return
+		}
+		waits <- struct{}{}
+		for q.st.Err() == nil { // for ever, if nobody ends it
+			within(t, "the request is taken back", q.st.Ready())
+		}
+	}, change...)
+	cert := &r.site.device
+	if token != "" {
+		cert = nil
+	}
+	ask := func(path string) *http.Request {
+		q := r.request("GET", path, nil)
+		if token != "" {
+			q.Header.Set("Authorization", "Bearer "+token)
+		}
+		return q
+	}
+	client := r.client(cert, h2)
+	do(t, client, ask("/any/x"))
+	broken := make(chan error, 1)
+	go func() {
+		resp, err := r.client(cert, h2).Do(ask("/any/wait"))
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		broken <- err
+	}()
+	within(t, "a request waits", waits)
+	p := r.site.content(2)
+	p.Blocks = blocks
+	if problem := in.publish(2, []byte(must[string](t)(auth.SignPublication(r.site.signer, p)))); problem != "" {
+		t.Fatal(problem)
+	}
+	if err := within(t, "the request that waits ends", broken); err == nil {
+		t.Error("a blocked caller was answered")
+	}
+	resp, _ := do(t, client, ask("/any/x"))
+	if resp.Header.Get(web.RefusalHeader) != code || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("on a live connection: %s", resp.Status)
+	}
+	in.publish(r.site.publication(t, 3))
+	if resp, _ := do(t, client, ask("/any/x")); resp.StatusCode != 200 {
+		t.Errorf("after the block was lifted: %s", resp.Status)
 	}
 }
 

@@ -71,11 +71,15 @@ func (q *inquiry) known(p cmg.Publication) auth.Known {
 			k.Lists = append(k.Lists, held)
 		}
 	}
+	return k
+}
+
+// rouse has run look at a publication, once it is in force.
+func (q *inquiry) rouse() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return k
 }
 
 func (q *inquiry) file(d cmg.Digest) string {
@@ -121,8 +125,12 @@ func (q *inquiry) missing() (digests []cmg.Digest) {
 	return digests
 }
 
-// run fetches documents as publications name them, until ctx ends.
+// run fetches documents as publications name them, until ctx ends. What a
+// tunnel's caller rests on can also end without a publication: an answer about
+// a certificate, an authority above it.
 func (q *inquiry) run(ctx context.Context) {
+	tick := time.NewTicker(q.g.limits.recheck)
+	defer tick.Stop()
 	for {
 		var again <-chan time.Time
 		if err := q.fetchMissing(ctx); err != nil && ctx.Err() == nil {
@@ -134,6 +142,7 @@ func (q *inquiry) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-q.wake:
+		case <-tick.C:
 		case <-again:
 		}
 	}
@@ -227,6 +236,10 @@ func (q *inquiry) certificates(ctx context.Context, chain []*x509.Certificate) {
 		case <-done:
 		case <-ctx.Done():
 		}
+		return
+	}
+	if q.answers.Recent(chain[:len(chain)-1], q.g.now()) { // it came after this request was judged
+		q.mu.Unlock()
 		return
 	}
 	done := make(chan struct{})

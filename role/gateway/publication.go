@@ -132,6 +132,7 @@ func (g *Gateway) takePublication(s *served, version uint64, doc []byte) error {
 	s.edge.Store(e)
 	g.tickets.trust(e.publication)
 	g.endBlocked(s, e.trust)
+	s.inquiry.rouse()
 	g.updateReadiness()
 	g.log.Info("publication taken", "version", version, "site", e.publication.Site, "routes", len(e.publication.Routes),
 		"anchors", len(e.publication.Anchors), "keys", len(e.publication.Keys), "blocks", e.publication.Blocks.Len())

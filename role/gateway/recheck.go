@@ -53,12 +53,7 @@ func (g *Gateway) recheck(ctx context.Context, s *served) {
 		if x.site != s {
 			continue
 		}
-		_, err := e.trust.Verify(x.evidence, x.route.Proofs, g.now())
-		var unchecked *auth.Unchecked
-		if errors.As(err, &unchecked) {
-			s.inquiry.certificates(ctx, unchecked.Chain)
-			_, err = e.trust.Verify(x.evidence, x.route.Proofs, g.now())
-		}
+		err := g.mayStay(ctx, e, x)
 		var refused *cmg.Refusal
 		if !errors.As(err, &refused) || ctx.Err() != nil {
 			continue
@@ -66,4 +61,19 @@ func (g *Gateway) recheck(ctx context.Context, s *served) {
 		g.log.Info("a connection that went on with another protocol is ended: its caller is let in no more", "request", x.id, "code", refused.Code, "err", err)
 		t.c.end()
 	}
+}
+
+// mayStay judges who has a tunnel as a request at its path would be.
+func (g *Gateway) mayStay(ctx context.Context, e *edge, x *exchange) error {
+	route := e.match(x.path)
+	if route == nil {
+		return cmg.Refuse(403, "CMGService_Not_Published", "nothing is published at this path", nil)
+	}
+	_, err := e.trust.Verify(x.evidence, route.Proofs, g.now())
+	var unchecked *auth.Unchecked
+	if errors.As(err, &unchecked) {
+		x.site.inquiry.certificates(ctx, unchecked.Chain)
+		_, err = e.trust.Verify(x.evidence, route.Proofs, g.now())
+	}
+	return err
 }

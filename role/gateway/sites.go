@@ -214,9 +214,25 @@ func (x *exchange) judgeBy(ctx context.Context, s *served) error {
 			return err
 		}
 	}
-	if x.caller.TokenKind == string(auth.TokenGrace) && !x.route.PassToken {
-		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
+	if x.caller.Proof == cmg.ProofToken && !x.route.PassToken {
+		if err := suits(auth.TokenKind(x.caller.TokenKind)); err != nil {
+			return err
+		}
 	}
 	x.keepProof(e)
 	return nil
+}
+
+// suits says why a kind of token opens no route whose server is not told of
+// it. A device token proves nothing until its device's key does, and a
+// registration token is in many hands: both are for the management point,
+// which asks for what is missing.
+func suits(kind auth.TokenKind) error {
+	switch kind {
+	case auth.TokenSession:
+		return nil
+	case auth.TokenGrace:
+		return cmg.Refuse(401, "CMGService_Invalid_Token_Expired", "the device token has expired: only its renewal is left", nil)
+	}
+	return cmg.Refuse(401, "CMGService_Invalid_Token_Wrong_Kind", "a "+string(kind)+" token does not serve here: a session token does", nil)
 }

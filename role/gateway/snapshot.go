@@ -138,6 +138,7 @@ func (g *Gateway) again() error {
 			return errors.New("the publication in force cannot be read again: " + err.Error())
 		}
 		s.edge.Store(e)
+		s.inquiry.rouse()
 	}
 	return nil
 }

@@ -94,6 +94,8 @@ const (
 	seenEvery  = 30 * time.Second // how often devices' last contact is written
 	pruneEvery = time.Hour
 	keepTokens = 30 * 24 * time.Hour // records of tokens, after they expired
+	// keepDeviceTokens is longer than any of them can be renewed.
+	keepDeviceTokens = auth.MaxGrace + 24*time.Hour
 )
 
 // A Point is a management point. Run it once.
@@ -256,7 +258,8 @@ func (p *Point) upkeep(ctx context.Context) error {
 			p.report("last seen", p.cfg.Site.Touch(ctx, p.seen.take()))
 			p.report("audit head", p.keepAuditHead(ctx))
 		case <-prune.C:
-			_, err := p.cfg.Site.PruneTokens(ctx, p.cfg.Now().Add(-keepTokens))
+			now := p.cfg.Now()
+			_, err := p.cfg.Site.PruneTokens(ctx, now.Add(-keepTokens), now.Add(-keepDeviceTokens))
 			p.report("prune", err)
 			p.report("uploads", p.tendUploads(ctx))
 		case <-ctx.Done():

@@ -67,12 +67,10 @@ func ignoreEnd(ctx context.Context, err error) error {
 // followRevocation fetches the lists whose time has come, those too that an
 // administrator has named since.
 func (p *Point) followRevocation(ctx context.Context) error {
-	if err := p.followNamed(ctx); err != nil {
-		return err
-	}
+	named := p.followNamed(ctx) // if it cannot be, the others are fetched all the same
 	sources, err := p.cfg.Site.RevocationSources(ctx)
 	if err != nil {
-		return err
+		return errors.Join(named, err)
 	}
 	now := p.cfg.Now()
 	late := slices.DeleteFunc(slices.Clone(sources), func(s site.RevocationSource) bool {
@@ -83,9 +81,9 @@ func (p *Point) followRevocation(ctx context.Context) error {
 		return now.Before(due(s.Tried, s.Failures, max(life, followFirst)))
 	})
 	if len(late) == 0 {
-		return nil
+		return named
 	}
-	return p.fetchLists(ctx, late)
+	return errors.Join(named, p.fetchLists(ctx, late))
 }
 
 // followNamed follows the lists that an administrator named for an authority.
