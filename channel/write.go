@@ -50,7 +50,7 @@ const (
 	writeTime = 10 * time.Second
 	// maxRounds is how often whoever sends a frame writes those of others
 	// too: it has work of its own to go on with.
-	maxRounds = 8
+	maxRounds = 32
 	// crowd is how many streams have to be open for the writer to let others
 	// add to what it writes: it costs more than it gives with few.
 	crowd = 6
