@@ -82,7 +82,7 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 		d.Registered = d.LastSeen
 		err := t.exec(qInsertDevice, string(d.ID), d.Name, d.FQDN, d.Agent, d.Certificate,
 			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), d.Thumbprint, key, spent)
-		return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
+		return d, errors.Join(err, t.beginPresence(d.ID), t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 	}
 	d.ID, d.Registered = old.ID, old.Registered
 	if old.Approval == cmg.Approved {
@@ -195,6 +195,9 @@ func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval)
 			if err = tx.letInCertificate(string(id)); err != nil {
 				return 0, err
 			}
+		}
+		if err := tx.policyChanged(id); err != nil { // approved devices get more
+			return 0, err
 		}
 		return lifted, tx.audit("device.approve", string(id), "approval="+string(a))
 	})

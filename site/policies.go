@@ -97,7 +97,7 @@ func (t *tx) addPolicy(p cmg.Policy) error {
 		return fault("read policies", err)
 	}
 	err = t.exec(qInsertPolicy, p.ID, p.Version, p.Category, p.Flags, p.SHA256().String(), max(micros(t.now), newest+1), p.Body)
-	return errors.Join(err, t.audit("policy.add", p.ID, "version="+p.Version+" category="+p.Category+" sha256="+p.SHA256().String()))
+	return errors.Join(err, t.policyChanged(), t.audit("policy.add", p.ID, "version="+p.Version+" category="+p.Category+" sha256="+p.SHA256().String()))
 }
 
 // Policies lists what is in force for a device, in the order it was made. For
@@ -120,7 +120,7 @@ func (s *Site) RetirePolicy(ctx context.Context, id string) error {
 		if err = gone("policy", id, n, err); err != nil {
 			return err
 		}
-		return tx.audit("policy.retire", id, "")
+		return errors.Join(tx.policyChanged(), tx.audit("policy.retire", id, ""))
 	})
 }
 
