@@ -36,8 +36,12 @@ var realTime = map[string]string{
 	"content/locate.go":              "the default where no clock is given",
 	"distribution/source.go":         "a deadline",
 	"role/agent/config.go":           "the default where no clock is given",
+	"role/agent/notify.go":           "how long a request took",
 	"role/managementpoint/config.go": "the default where no clock is given",
-	"site/site.go":                   "the default where no clock is given",
+
+	"role/managementpoint/notification.go": "a deadline",
+	"role/managementpoint/notifyserver.go": "deadlines",
+	"site/site.go":                         "the default where no clock is given",
 }
 
 var movesBytes = []string{"bench", "channel", "e2e", "gate", "h1", "meter", "role/connectionpoint", "role/gateway", "web"}

@@ -187,6 +187,8 @@ func ManagementPointRoutes(id RoleID) []Route {
 		{Prefix: "/CCM_Incoming", Methods: []string{"BITS_POST"}, MaxBody: MaxFragment, Name: "CCM_Incoming", Class: ClassBulk},
 		{Prefix: DistributionPath, Methods: []string{"GET", "HEAD", "OPTIONS", "PROPFIND"}, MaxBody: 64 << 10, Name: "SMS_DP_SMSPKG$", Class: ClassBulk},
 		{Prefix: DistributionTokenPath, Methods: []string{"GET", "HEAD", "OPTIONS", "PROPFIND"}, MaxBody: 64 << 10, Name: "CCMTOKENAUTH_SMS_DP_SMSPKG$", Class: ClassBulk},
+		// A poll says what was taken, so the same again changes nothing.
+		{Prefix: "/BGB", Methods: []string{"POST"}, MaxBody: 16 << 10, Name: "BGB", Waits: true, Idempotent: true},
 	} {
 		path := e.Prefix
 		e.PassToken = true

@@ -23,7 +23,7 @@ type OriginConfig struct {
 	Slow      time.Duration `json:"slow"`       // adaptive: answers that begin later say that there are too many; 0: 500 ms
 	Queue     int64         `json:"queue"`      // requests that may wait for one of limit; 0: as limit, at least 16, at most 1,024
 	Wait      time.Duration `json:"wait"`       // how long each; 0: 2 s
-	LongPolls []string      `json:"long_polls"` // path prefixes, as published, of requests that wait by intent
+	LongPolls []string      `json:"long_polls"` // path prefixes, as published, of requests that wait by intent, beside routes that may wait
 	PollLimit int64         `json:"poll_limit"` // long polls at once to one server; 0: no limit
 	Failures  int64         `json:"failures"`   // connections in a row that fail until a server is left alone; 0: 8; -1: it never is
 	Pause     time.Duration `json:"pause"`      // between two looks whether it is back, at most; 0: 10 s
@@ -130,7 +130,7 @@ func (r *relay) through(st *channel.Stream, m *mapping, head []byte) error {
 		return errAlone
 	}
 	c := &r.p.live.Load().cfg.Origins
-	if c.isPoll(r.req.Path) {
+	if m.waits || c.isPoll(r.req.Path) {
 		r.seat = seat{at: &t.origin, poll: true}
 		if n := t.polls.Add(1); c.PollLimit > 0 && n > c.PollLimit {
 			t.crowded.Add(1)

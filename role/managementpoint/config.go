@@ -34,6 +34,10 @@ type Config struct {
 	Uploads      UploadConfig       `json:"uploads"`      // files from devices, by BITS
 	Distribution DistributionConfig `json:"distribution"` // packages, as a distribution point shows them
 
+	NotifyListen   string        `json:"notify_listen"`   // host:port where clients inside are notified over TCP, the field's port is 10123; empty: none
+	NotifyInterval time.Duration `json:"notify_interval"` // how often a waiting client confirms that it is online; 0: 15m
+	NotifyClients  int           `json:"notify_clients"`  // that wait at once, at most; 0: 65536
+
 	Site    *site.Site        `json:"-"` // the site's database; the caller closes it after Run
 	Again   web.Again[Config] `json:"-"` // how the configuration is taken anew
 	Sockets *handover.Sockets `json:"-"` // inherits listeners and hands them on; nil: they are the point's own
@@ -97,6 +101,18 @@ func (c *Config) complete() error {
 		if *l.allowance < time.Second || *l.allowance > maxAllowance {
 			return fmt.Errorf("%s %s is not between a second and 24h: %w", l.name, *l.allowance, cmg.ErrInvalid)
 		}
+	}
+	if c.NotifyInterval == 0 {
+		c.NotifyInterval = 15 * time.Minute
+	}
+	if c.NotifyInterval < time.Second || c.NotifyInterval > time.Hour {
+		return fmt.Errorf("notify_interval %s is not between a second and an hour: %w", c.NotifyInterval, cmg.ErrInvalid)
+	}
+	if c.NotifyClients == 0 {
+		c.NotifyClients = 65536
+	}
+	if c.NotifyClients < 0 {
+		return fmt.Errorf("notify_clients %d is negative: %w", c.NotifyClients, cmg.ErrInvalid)
 	}
 	if c.Listen == "" {
 		c.Listen = ":443"

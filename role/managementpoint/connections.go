@@ -106,6 +106,7 @@ func (p *Point) publishStatus() {
 	p.health.Publish("requests", func() any { return copied(&p.count.mu, &p.count.requests) })
 	p.health.Publish("refusals", func() any { return copied(&p.count.mu, &p.count.refusals) })
 	p.health.Publish("publication", func() any { return p.maps.version() })
+	p.health.Publish("notification", func() any { return p.hub.counts() })
 	p.health.Mount(web.RefusalsPath, p.refusals)
 }
 

@@ -37,6 +37,7 @@ var endpoints = map[string]endpoint{
 	"/ccm_system/request":           {"ccm_system", []string{ccm.Method}, (*Point).message},
 	"/ccm_system_tokenauth/request": {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
 	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
+	"/bgb/handler.ashx":             {notificationName, []string{http.MethodPost}, (*Point).notification},
 	cmg.InsideRevoked:               {"revoked", []string{http.MethodGet}, (*Point).revokedList},
 	cmg.InsideCertificate:           {"certificate", []string{http.MethodPost}, (*Point).certificateStatus},
 	cmg.InsideTenant:                {"tenant", []string{http.MethodPost}, (*Point).tenantKeys},
@@ -65,15 +66,30 @@ func (p *Point) serve(w http.ResponseWriter, r *http.Request) (*http.Request, er
 		w.Header().Set("Allow", strings.Join(e.methods, ", "))
 		return r, cmg.Refuse(http.StatusMethodNotAllowed, "CMGMP_Method_Not_Allowed", "the path takes "+strings.Join(e.methods, ", "), nil)
 	}
-	r, err := p.withCaller(r)
+	r, err := p.proven(r, e.name == notificationName)
 	if err != nil {
-		return r, err
-	}
-	if err := p.checkSignature(r); err != nil {
 		return r, err
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	return r, e.serve(p, w, r)
+}
+
+// proven puts the caller into r's context and checks what r signs; apart does
+// it in a goroutine of its own.
+func (p *Point) proven(r *http.Request, apart bool) (*http.Request, error) {
+	if apart {
+		err := p.apart(&r, (*Point).withCallerSigned)
+		return r, err
+	}
+	err := p.withCallerSigned(&r)
+	return r, err
+}
+
+func (p *Point) withCallerSigned(r **http.Request) (err error) {
+	if *r, err = p.withCaller(*r); err != nil {
+		return err
+	}
+	return p.checkSignature(*r)
 }
 
 // badRequest gives an error that was found in what was sent its code; one

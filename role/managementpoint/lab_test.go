@@ -43,6 +43,7 @@ type lab struct {
 	cfg       Config
 	url       string
 	status    string
+	notify    string       // host:port, where Config.NotifyListen is set
 	clock     atomic.Int64 // seconds the site's clock is ahead
 	cp        *http.Client // a connection point's
 	gateway   *auth.Identity
@@ -123,7 +124,12 @@ func (l *lab) start() {
 	l.url, l.status = "https://"+ln.Addr().String(), "http://"+status.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- l.point.run(ctx, ln, status) }()
+	var notify net.Listener
+	if l.cfg.NotifyListen != "" {
+		notify = must(net.Listen("tcp", l.cfg.NotifyListen))(l.t)
+		l.notify = notify.Addr().String()
+	}
+	go func() { done <- l.point.run(ctx, ln, status, notify) }()
 	l.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -30,6 +30,9 @@
 // get content tokens. Secret policies are named to approved devices only and
 // their bodies are not handed out by this release.
 //
+// Who wants to be notified (/BGB) is named by the proof, or signs the time with
+// the registered key.
+//
 // Uploads at /CCM_Incoming need a caller whose proof names a device, or the
 // signed CCMClient headers.
 //
@@ -67,6 +70,7 @@
 //	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
 //	413 CMGMP_Too_Large                    the message is over a limit
 //	501 CMGMP_Uploads_Off                  no uploads are taken here
+//	503 CMGMP_Too_Many_Waiting             as many devices wait for notification as may
 //	503 CMGMP_No_Gateway                   no gateway service is known to serve content
 package managementpoint
 
@@ -115,6 +119,7 @@ type Point struct {
 	seen  lastSeen
 	conns connections
 	count counters
+	hub   *hub
 
 	refusals *web.RefusalRing
 	headKept int64 // number of the audit log's entry that upkeep kept last
@@ -140,6 +145,7 @@ func New(c Config) (*Point, error) {
 	if p.fetcher, err = auth.NewFetcher(nil); err != nil {
 		return nil, fmt.Errorf("management point: %w", err)
 	}
+	p.hub = newHub(p.cfg.Site, p.cfg.Now)
 	p.publishProofs()
 	if err := errors.Join(p.openUploads(), p.openDistribution()); err != nil {
 		return nil, fmt.Errorf("management point: %w", err)
@@ -161,15 +167,24 @@ func (p *Point) Run(ctx context.Context) error {
 			return fmt.Errorf("management point status: %w", err)
 		}
 	}
-	return p.run(ctx, ln, status)
-}
-
-// run is Run on listeners, which it closes; status may be nil.
-func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
-	if err := p.prepare(ctx); err != nil {
+	notify, err := p.listenNotify(ctx)
+	if err != nil {
 		ln.Close()
 		if status != nil {
 			status.Close()
+		}
+		return fmt.Errorf("management point notification: %w", err)
+	}
+	return p.run(ctx, ln, status, notify)
+}
+
+// run is Run on listeners, which it closes; status and notify may be nil.
+func (p *Point) run(ctx context.Context, ln, status, notify net.Listener) error {
+	if err := p.prepare(ctx); err != nil {
+		for _, l := range []net.Listener{ln, status, notify} {
+			if l != nil {
+				l.Close()
+			}
 		}
 		if ctx.Err() != nil {
 			return nil // told to end before it began
@@ -208,6 +223,10 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	start(func() error { return p.upkeep(ctx) })
 	start(func() error { p.reload.Run(ctx); return nil })
 	start(func() error { return p.follow(ctx) })
+	start(func() error { return p.tendNotification(ctx) })
+	if notify != nil {
+		start(func() error { return p.serveNotify(ctx, notify) })
+	}
 	p.cfg.Log.Info("management point listens", slog.String("addr", ln.Addr().String()), slog.String("name", p.cfg.Name))
 	p.health.Set("up", nil)
 	all.Wait()
