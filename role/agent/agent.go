@@ -16,6 +16,9 @@
 //     download the files straight from the store
 //  5. report: state messages, and a discovery record once a day
 //
+// Beside the passes a request waits at the management point, whose answer
+// tells what to do now: to get policy is the next pass at once.
+//
 // Whatever has to outlive the process lies in the state folder, readable by
 // its owner only: the key, the tokens, what was obeyed, and the reports that
 // no one has acknowledged yet.
@@ -47,6 +50,7 @@ type Agent struct {
 	state    state
 	greeted  bool     // a discovery record was made since the start
 	report   reporter // what /status tells
+	notify   *notifier
 }
 
 // New checks c, makes the state folder where it is missing, and reads it. It
@@ -69,6 +73,9 @@ func New(c Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	if a.state, err = a.store.load(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	if a.notify, err = newNotifier(c, a.link, a.store, &a.report); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a.report.start(c, a.state)
@@ -96,6 +103,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	defer a.listen(ctx)()
+	defer cancel()
 	for failed := 0; ; {
 		err := a.pass(ctx)
 		switch {
@@ -115,7 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wait = backoff(failed, time.Second, min(a.cfg.PolicyInterval, 5*time.Minute))
 			a.cfg.Log.Warn("pass failed", "err", err, "again_in", wait.Round(time.Millisecond))
 		}
-		if !sleep(ctx, wait) {
+		if !a.idle(ctx, wait) {
 			return nil
 		}
 	}
@@ -130,6 +139,7 @@ func (a *Agent) pass(ctx context.Context) error {
 	if err := a.ensureRegistered(ctx); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	a.tellNotifier()
 	errs := []error{a.applyPolicies(ctx)}
 	if ctx.Err() == nil {
 		errs = append(errs, a.queueDiscovery(), a.sendReports(ctx))
@@ -147,6 +157,7 @@ func (a *Agent) save() error {
 		return err
 	}
 	a.report.show(a.state)
+	a.tellNotifier()
 	return nil
 }
 

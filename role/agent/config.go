@@ -36,6 +36,7 @@ type Config struct {
 	ContentDir     string        `json:"content_dir"`     // where folders named by policy are made; empty: content in state_dir
 	AllowAbsolute  bool          `json:"allow_absolute"`  // policy may name folders anywhere on the machine
 	PolicyInterval time.Duration `json:"policy_interval"` // between two looks for policy, ± 10 %; 0: 1h
+	Notification   SwitchedOff   `json:"notification"`    // false: no request is kept waiting at the management point, so policy takes effect at the next look; zero: it is kept
 	Parallel       int           `json:"parallel"`        // files downloaded at once; 0: 4
 	Status         string        `json:"status"`          // loopback host:port of /livez, /readyz and /status over HTTP; empty: none
 	Once           bool          `json:"once"`            // one full pass, then Run returns what went wrong in it
@@ -43,6 +44,12 @@ type Config struct {
 	// EntraToken gives a directory token that proves the device where it has no
 	// client certificate that can be used; nil: there is none.
 	EntraToken func(context.Context) (string, error) `json:"-"`
+
+	// Tasks says what is done with tasks that devices are notified of, by kind,
+	// beside getting policy (see package ccm). Each has to return soon; an
+	// error is told to the management point as a failure. nil: others are
+	// answered as unknown.
+	Tasks map[int]func(ctx context.Context, param []byte) error `json:"-"`
 
 	Log *slog.Logger     `json:"-"` // nil is silent
 	Now func() time.Time `json:"-"` // nil: time.Now

@@ -54,6 +54,8 @@ type lab struct {
 	resolve   map[string][]string
 	uploads   *bits.Server // nil: none are taken
 
+	notified noticeBoard
+
 	mu       sync.Mutex
 	ahead    time.Duration // how far the lab's clock is ahead of the machine's
 	devices  map[cmg.DeviceID]ccm.Registration

@@ -24,6 +24,8 @@ func (l *lab) managementPoint(w http.ResponseWriter, r *http.Request, path strin
 	switch r.Method + " " + path {
 	case "POST /CCM_STS":
 		return l.exchange(w, r, c)
+	case "POST /bgb/handler.ashx":
+		return l.notification(w, r, c)
 	case "GET /SMS_MP/.sms_pol":
 		return l.policyBody(w, r, c)
 	case ccm.Method + " " + messages:

@@ -24,6 +24,7 @@ import (
 type link struct {
 	gateway *http.Client // shows the client certificate, where there is one
 	store   *http.Client // never does
+	poll    *http.Client // as gateway, for answers that take long
 
 	tries   int           // for one request
 	wait    time.Duration // longest before the second try, doubled for each further one
@@ -35,6 +36,7 @@ func newLink(c Config) (*link, error) {
 	l := &link{tries: 6, wait: 500 * time.Millisecond, longest: 20 * time.Second, now: c.Now}
 	for to, files := range map[**http.Client]auth.ClientFiles{
 		&l.gateway: {Now: c.Now, Roots: c.Roots, Certificate: c.ClientCertificate, Key: c.ClientKey},
+		&l.poll:    {Now: c.Now, Roots: c.Roots, Certificate: c.ClientCertificate, Key: c.ClientKey},
 		&l.store:   {Now: c.Now, Roots: c.Roots},
 	} {
 		settings, err := auth.ClientTo(files)
@@ -43,6 +45,7 @@ func newLink(c Config) (*link, error) {
 		}
 		*to = newClient(settings, lowerKeys(c.Resolve))
 	}
+	l.poll.Transport.(*http.Transport).ResponseHeaderTimeout = 0
 	return l, nil
 }
 
@@ -102,6 +105,7 @@ func dialAny(ctx context.Context, d *net.Dialer, network string, addrs []string)
 func (l *link) close() {
 	l.gateway.CloseIdleConnections()
 	l.store.CloseIdleConnections()
+	l.poll.CloseIdleConnections()
 }
 
 // A call is one request, made anew for every try.
@@ -133,7 +137,9 @@ func (l *link) do(ctx context.Context, c call) error {
 	}
 }
 
-func (l *link) once(ctx context.Context, c call) error {
+func (l *link) once(ctx context.Context, c call) error { return l.onceBy(ctx, l.gateway, c) }
+
+func (l *link) onceBy(ctx context.Context, by *http.Client, c call) error {
 	if c.within == 0 {
 		c.within = 2 * time.Minute
 	}
@@ -149,7 +155,7 @@ func (l *link) once(ctx context.Context, c call) error {
 		}
 	}
 	req.Header.Set(web.RequestIDHeader, web.NewRequestID())
-	resp, err := l.gateway.Do(req)
+	resp, err := by.Do(req)
 	if err != nil {
 		return err
 	}

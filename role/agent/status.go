@@ -33,6 +33,36 @@ type snapshot struct {
 	Packages        []installed  `json:"packages"`
 	ReportsWaiting  int          `json:"reports_waiting"`
 	LastErrors      []string     `json:"last_errors"` // of the last pass
+
+	Notification notificationStatus `json:"notification"`
+}
+
+// A notificationStatus is how client notification stands.
+type notificationStatus struct {
+	Listening bool      `json:"listening"` // the last request was answered, and the next one waits
+	Since     time.Time `json:"since,omitzero"`
+	Tasks     int       `json:"tasks"` // told of since the start
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// listening takes over how a poll went.
+func (r *reporter) listening(at time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := &r.now.Notification
+	if n.Listening != (err == nil) {
+		n.Listening, n.Since = err == nil, at
+	}
+	if n.LastError = ""; err != nil {
+		n.LastError = short(err.Error(), 500)
+	}
+}
+
+// told counts a task.
+func (r *reporter) told() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now.Notification.Tasks++
 }
 
 func (r *reporter) start(c Config, st state) {
