@@ -103,7 +103,8 @@ func (d *decoder) table(n ast.Node, v reflect.Value, what string) {
 func (d *decoder) scalar(n ast.Node, v reflect.Value, what string) {
 	t, text, fits := v.Type(), "", false
 	duration := t == durationType
-	wantsText := v.Kind() == reflect.String || duration || reflect.PointerTo(t).Implements(unmarshalerType)
+	wantsText := v.Kind() == reflect.String || duration ||
+		v.Kind() != reflect.Bool && reflect.PointerTo(t).Implements(unmarshalerType)
 	hint := ""
 	switch n := n.(type) {
 	case *ast.StringNode:

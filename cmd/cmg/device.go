@@ -12,8 +12,8 @@ import (
 )
 
 func deviceCommand(a *app) *cobra.Command {
-	return group("device", "List, approve and block devices", "",
-		deviceListCommand(a), deviceApproveCommand(a),
+	return group("device", "List, approve, notify and block devices", "",
+		deviceListCommand(a), deviceApproveCommand(a), deviceNotifyCommand(a),
 		blockCommand(a, site.BlockDevice, "GUID", "Shut a device out, whatever it shows",
 			"Its tokens and the client certificate it registered with are refused by every\ngateway within seconds, also by one that loses its site afterwards."),
 		unblockCommand(a, site.BlockDevice, "GUID", "Let a blocked device in again, approved as it was"))
@@ -49,16 +49,16 @@ func deviceListCommand(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List registered devices", Args: takes()}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, _ []string) error {
-		devices, err := allDevices(ctx, db)
+		devices, err := listedDevices(ctx, db, a.now())
 		if err != nil {
 			return err
 		}
 		if asJSON {
 			return writeJSON(a.stdout, devices)
 		}
-		return a.table("DEVICE\tNAME\tPROOF\tAPPROVAL\tREGISTERED\tLAST SEEN", func(w *tabwriter.Writer) {
+		return a.table("DEVICE\tNAME\tPROOF\tAPPROVAL\tREGISTERED\tLAST SEEN\tONLINE", func(w *tabwriter.Writer) {
 			for _, d := range devices {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Name, d.Proof, d.Approval, stamp(d.Registered), stamp(d.LastSeen))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Name, d.Proof, d.Approval, stamp(d.Registered), stamp(d.LastSeen), d.online())
 			}
 		})
 	})
