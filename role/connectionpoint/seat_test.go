@@ -22,10 +22,14 @@ func TestSeatsOfWaiting(t *testing.T) {
 			t.Parallel()
 			s, plain := newH2Site(t, 50), newH2Site(t, 50)
 			plain1 := server(t, plain.serve)
-			g, r := bounded(t, o, "/site/bgb", s.URL, "/plain/bgb", plain1.URL)
+			slow := "/plain/bgb"
+			if len(o.LongPolls) == 0 {
+				slow = "/plain/shop" // a route whose requests are not known to wait
+			}
+			g, r := bounded(t, o, "/site/bgb", s.URL, slow, plain1.URL)
 			there := func(url string) int64 {
 				row := r.row(url)
-				if len(o.LongPolls) > 0 {
+				if len(o.LongPolls) > 0 || url == s.URL { // the route says so as well
 					return row.Polls
 				}
 				return row.Gate.Inside
@@ -33,7 +37,7 @@ func TestSeatsOfWaiting(t *testing.T) {
 			for what, c := range map[string]struct {
 				url, path string
 				waiting   func() int64
-			}{"HTTP/2": {s.URL, "/site/bgb/wait", s.waiting.Load}, "HTTP/1.1": {plain1.URL, "/plain/bgb/wait", plain.waiting.Load}} {
+			}{"HTTP/2": {s.URL, "/site/bgb/wait", s.waiting.Load}, "HTTP/1.1": {plain1.URL, slow + "/wait", plain.waiting.Load}} {
 				var streams []*channel.Stream
 				for range 2 * n {
 					streams = append(streams, g.begin("GET", c.path, 0, nil, true))
