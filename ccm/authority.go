@@ -86,3 +86,13 @@ func ReadMPKeyInformation(text string) (k MPKeyInformation, err error) {
 	}
 	return k, nil
 }
+
+// A ClientAffinity answers GET /SMS_MP/.sms_aut?GETCLIENTAFFINITY&<device id>
+// (PROTOCOL 2.2), as UTF-8: readers look for an element User. The name of the
+// root is ours.
+type ClientAffinity struct {
+	User string // who mostly uses the device; empty where that is not known
+}
+
+// XML writes the affinity.
+func (a ClientAffinity) XML() string { return el("ClientAffinity").addText("User", a.User).String() }

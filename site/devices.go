@@ -88,6 +88,9 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 	if old.Approval == cmg.Approved {
 		d.Approval = cmg.Approved
 	}
+	if d.Proof == cmg.ProofNone { // nothing this time: what proved it before still did
+		d.Proof = old.Proof
+	}
 	if d.Thumbprint == "" { // by token this time: the certificate may still be there
 		d.Thumbprint = old.Thumbprint
 	}

@@ -47,6 +47,7 @@ type lab struct {
 	cp        *http.Client // a connection point's
 	gateway   *auth.Identity
 	logged    *syncBuffer
+	plain     net.Listener // without TLS; nil: none
 	end       func()
 }
 
@@ -123,7 +124,7 @@ func (l *lab) start() {
 	l.url, l.status = "https://"+ln.Addr().String(), "http://"+status.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- l.point.run(ctx, ln, status) }()
+	go func() { done <- l.point.run(ctx, ln, l.plain, status) }()
 	l.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

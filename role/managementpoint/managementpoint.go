@@ -58,6 +58,7 @@
 //	403 CMGMP_Token_Kind                   this kind of token is not for this
 //	403 CMGMP_Uploads_Kept                 as much is kept of this device as may be
 //	404 CMGMP_Content_Unknown              no such version of a package, or file in it
+//	401 CMGMP_Windows_Login_Off            the endpoints for Windows logins take none
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb
 //	404 CMGMP_Policy_Unknown               no such policy in force with that digest
@@ -154,23 +155,34 @@ func (p *Point) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("management point: %w", err)
 	}
-	var status net.Listener
+	var plain, status net.Listener
+	if p.cfg.ListenHTTP != "" {
+		if plain, err = p.cfg.Sockets.Listen(ctx, "management-point-http", p.cfg.ListenHTTP, nil); err != nil {
+			ln.Close()
+			return fmt.Errorf("management point without TLS: %w", err)
+		}
+	}
 	if p.cfg.Status != "" {
 		if status, err = p.cfg.Sockets.Listen(ctx, "status", p.cfg.Status, nil); err != nil {
-			ln.Close()
+			closeAll(ln, plain)
 			return fmt.Errorf("management point status: %w", err)
 		}
 	}
-	return p.run(ctx, ln, status)
+	return p.run(ctx, ln, plain, status)
 }
 
-// run is Run on listeners, which it closes; status may be nil.
-func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
-	if err := p.prepare(ctx); err != nil {
-		ln.Close()
-		if status != nil {
-			status.Close()
+func closeAll(all ...net.Listener) {
+	for _, ln := range all {
+		if ln != nil {
+			ln.Close()
 		}
+	}
+}
+
+// run is Run on listeners, which it closes; plain and status may be nil.
+func (p *Point) run(ctx context.Context, ln, plain, status net.Listener) error {
+	if err := p.prepare(ctx); err != nil {
+		closeAll(ln, plain, status)
 		if ctx.Err() != nil {
 			return nil // told to end before it began
 		}
@@ -194,14 +206,16 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 			}
 		})
 	}
+	handler := p.Handler()
 	start(func() error {
-		srv := &http.Server{
-			Handler: p.Handler(), TLSConfig: auth.Following(p.tls()), ConnState: p.conns.changed,
-			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
-			HTTP2: web.Waits(),
-		}
+		srv := p.server(handler)
+		srv.TLSConfig = auth.Following(p.tls())
 		return web.Serve(ctx, srv, ln, grace)
 	})
+	if plain != nil {
+		p.cfg.Log.Warn("listens without TLS: whoever sees the network reads and changes what passes there", slog.String("addr", plain.Addr().String()))
+		start(func() error { return web.Serve(ctx, p.server(handler), plain, grace) })
+	}
 	if status != nil {
 		start(func() error { return web.Serve(ctx, &http.Server{Handler: p.health.Handler()}, status, grace) })
 	}
@@ -212,6 +226,14 @@ func (p *Point) run(ctx context.Context, ln, status net.Listener) error {
 	p.health.Set("up", nil)
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+func (p *Point) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ConnState: p.conns.changed,
+		ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
+		HTTP2: web.Waits(),
+	}
 }
 
 // tls gives a function for the settings in force, made once for each snapshot.

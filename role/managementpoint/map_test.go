@@ -41,7 +41,7 @@ func TestMap(t *testing.T) {
 		t.Fatalf("map: %d, %v", status, err)
 	}
 	p := must(auth.ReadPublication(l.gateway, m.Publication, l.now()))(t)
-	if p.Site != "LAB" || len(p.Routes) != 14 || len(p.Anchors) != 1 || len(p.Keys) != 1 || len(m.Mappings) != 14 {
+	if p.Site != "LAB" || len(p.Routes) != 16 || len(p.Anchors) != 1 || len(p.Keys) != 1 || len(m.Mappings) != 16 {
 		t.Fatalf("publication %+v, mappings %+v", p, m.Mappings)
 	}
 	trust := must(auth.NewTrust(p))(t)
@@ -62,7 +62,7 @@ func TestMap(t *testing.T) {
 	if err != nil || status != 200 || newer == etag {
 		t.Fatalf("after a change: %d, %s, %v", status, newer, err)
 	}
-	if q := must(auth.ReadPublication(l.gateway, m.Publication, l.now()))(t); q.Version != p.Version+1 || len(q.Routes) != 13 {
+	if q := must(auth.ReadPublication(l.gateway, m.Publication, l.now()))(t); q.Version != p.Version+1 || len(q.Routes) != 15 {
 		t.Fatalf("publication %d with %d routes after %d", q.Version, len(q.Routes), p.Version)
 	}
 

@@ -15,12 +15,12 @@ import (
 )
 
 // register answers a registration (PROTOCOL 4.1, 4.2). The caller has to be
-// proven. A device whose proof names it keeps that name; any other gets the
+// proven, unless Compatibility.AnonymousRegistration is set. A device whose proof names it keeps that name; any other gets the
 // one its signing key has, or a new one. The id that a sender wishes for
 // counts for nothing.
 func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (string, error) {
 	c, ok := cmg.CallerFrom(ctx)
-	if !ok {
+	if !ok && !p.live.Load().cfg.Compatibility.AnonymousRegistration {
 		return "", errCallerRequired
 	}
 	if err := mayUse(ctx, useRegister); err != nil {
@@ -50,7 +50,7 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 	}
 	d, err := p.cfg.Site.Register(ctx, cmg.Device{
 		ID: c.Device, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing,
-		Approval: p.approval(c), Proof: c.Proof, Thumbprint: c.Thumbprint,
+		Approval: p.approval(ctx, c), Proof: c.Proof, Thumbprint: c.Thumbprint,
 	}, token)
 	if err != nil {
 		return "", registrationFault(err)
@@ -59,9 +59,13 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 	return p.registered(ctx, d)
 }
 
-// registered writes the reply, with a new device token.
+// registered writes the reply, with a new device token for whoever was proven:
+// a token opens gateways, and nobody gets that by asking.
 func (p *Point) registered(ctx context.Context, d cmg.Device) (string, error) {
 	now := p.cfg.Now()
+	if c, _ := cmg.CallerFrom(ctx); c.Proof == cmg.ProofNone {
+		return ccm.RegistrationReply{SMSID: d.ID, Approval: d.Approval, Time: now}.XML(), nil
+	}
 	token, record, err := p.issueDeviceToken(d.ID, now)
 	if err != nil {
 		return "", err
@@ -105,8 +109,10 @@ func (p *Point) mayRegisterFrom(ctx context.Context, token string) error {
 }
 
 // approval is the rule in the package comment.
-func (p *Point) approval(c cmg.Caller) cmg.Approval {
+func (p *Point) approval(ctx context.Context, c cmg.Caller) cmg.Approval {
 	switch {
+	case isAlternate(ctx):
+		return cmg.Pending
 	case c.Proof == cmg.ProofCertificate, c.Proof == cmg.ProofEntra,
 		c.Proof == cmg.ProofToken && c.TokenKind == string(auth.TokenRegistration),
 		c.Proof == cmg.ProofToken && p.live.Load().cfg.Approval == "automatic":

@@ -21,7 +21,7 @@ type snapshot struct {
 }
 
 // fixed are the keys that cannot change while the management point runs.
-var fixed = []string{"name", "listen", "status", "audit_head", "uploads", "distribution"}
+var fixed = []string{"name", "listen", "listen_http", "status", "audit_head", "uploads", "distribution"}
 
 // build reads the files c names and checks them against one another.
 func build(given Config) (*snapshot, error) {
