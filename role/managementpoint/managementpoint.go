@@ -25,9 +25,12 @@
 //
 // Approval at registration: a certificate approves; a registration token
 // approves, because an administrator handed it out, and so does an Entra token
-// of a tenant that is let in; any other token approves where Config.Approval is automatic. An approval never falls by registering
-// again, and the same signing certificate keeps its id. Approved devices only
-// get content tokens. Secret policies are named to approved devices only and
+// of a tenant that is let in; any other token approves where Config.Approval
+// is automatic. By the endpoint for clients without a certificate nobody is
+// approved. An approval never falls by registering again, and the same signing
+// certificate keeps its id. A device changes its key with a client certificate,
+// or by a message that its old key has signed. Approved devices only get
+// content tokens. Secret policies are named to approved devices only and
 // their bodies are not handed out by this release.
 //
 // Uploads at /CCM_Incoming need a caller whose proof names a device, or the
@@ -68,6 +71,7 @@
 //	409 CMGMP_Device_Conflict              the id or the certificate belongs to another device
 //	413 CMGMP_Too_Large                    the message is over a limit
 //	501 CMGMP_Uploads_Off                  no uploads are taken here
+//	503 CMGMP_Too_Many_Waiting             too many devices that nothing proves wait for approval
 //	503 CMGMP_No_Gateway                   no gateway service is known to serve content
 package managementpoint
 

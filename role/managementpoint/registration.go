@@ -48,8 +48,14 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 			return "", err
 		}
 	}
-	d, err := p.cfg.Site.Register(ctx, cmg.Device{
-		ID: c.Device, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing,
+	keep, id := p.cfg.Site.Register, c.Device
+	if signed, err := p.formerKeySigned(ctx, m, r, text); err != nil {
+		return "", err
+	} else if signed {
+		keep, id = p.cfg.Site.RegisterNewKey, m.Source
+	}
+	d, err := keep(ctx, cmg.Device{
+		ID: id, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing, Encryption: r.Encryption, Hardware: r.Hardware,
 		Approval: p.approval(ctx, c), Proof: c.Proof, Thumbprint: c.Thumbprint,
 	}, token)
 	if err != nil {
@@ -141,6 +147,8 @@ func registrationFault(err error) error {
 	switch {
 	case errors.Is(err, site.ErrDeviceBlocked):
 		return errDeviceBlocked
+	case errors.Is(err, site.ErrTooManyWaiting):
+		return cmg.Refuse(http.StatusServiceUnavailable, "CMGMP_Too_Many_Waiting", "too many devices that nothing proves wait for an administrator", err)
 	case errors.Is(err, cmg.ErrConflict):
 		return cmg.Refuse(http.StatusConflict, "CMGMP_Device_Conflict", "the id or the signing key belongs to another device", err)
 	}
