@@ -13,7 +13,7 @@ type Policy struct {
 }
 
 // PolicySecret is the flag of a policy whose body only its approved device may
-// read, encrypted to it. No secret body is handed out yet.
+// read, encrypted to it on the way.
 const PolicySecret = 4
 
 // SHA256 is the digest that the assignment names and the client compares.

@@ -66,6 +66,7 @@ type lab struct {
 	seen     []string              // what was asked for, in order
 	bearers  []string              // kinds of tokens shown, in order
 	refuse   func(what string) error
+	sealOld  bool // secret policies in the older form
 	renews   bool // a session comes with a new device token
 }
 

@@ -92,7 +92,19 @@ func (l *lab) policyBody(w http.ResponseWriter, r *http.Request, c auth.Claims) 
 	defer l.mu.Unlock()
 	for _, p := range l.policies {
 		if p.ID == id {
-			_, err := w.Write(p.Body)
+			body := p.Body
+			if p.Flags&cmg.PolicySecret != 0 {
+				if r.Header.Get("Accept") != ccm.EnvelopeType {
+					return errors.New("a secret policy was asked for in whatever form")
+				}
+				if h, err := ccm.ReadClientHeader(r.Header); err != nil || h == nil || h.Device != c.Device {
+					return errors.New("nobody signed for a secret policy")
+				}
+				if body, err = ccm.Seal(l.devices[c.Device].Signing, body, l.sealOld); err != nil {
+					return err
+				}
+			}
+			_, err := w.Write(body)
 			return err
 		}
 	}

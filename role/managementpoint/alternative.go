@@ -13,6 +13,9 @@ type Compatibility struct {
 	// A device that nothing proves may register, from inside; it then waits for
 	// an administrator, whatever Config.Approval says.
 	AnonymousRegistration bool `json:"anonymous_registration"`
+	// Secret policies are encrypted with Triple DES, their keys by PKCS #1 v1.5,
+	// unless the device asks for better.
+	LegacyEncryption bool `json:"legacy_encryption"`
 }
 
 // alternate marks the context of a message that came by the endpoint for

@@ -30,8 +30,8 @@
 // approved. An approval never falls by registering again, and the same signing
 // certificate keeps its id. A device changes its key with a client certificate,
 // or by a message that its old key has signed. Approved devices only get
-// content tokens. Secret policies are named to approved devices only and
-// their bodies are not handed out by this release.
+// content tokens. Secret policies are named to approved devices only, and their
+// bodies are encrypted to the device that signs for them or is the caller.
 //
 // Uploads at /CCM_Incoming need a caller whose proof names a device, or the
 // signed CCMClient headers.

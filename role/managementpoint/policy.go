@@ -41,10 +41,6 @@ func (p *Point) assignments(ctx context.Context, m *ccm.Message, text string) (s
 	return reply.XML(), nil
 }
 
-// secretPage is what somebody gets who asks for a secret policy without the
-// right to it: readers of the field tell it by how it begins (PROTOCOL 2.3).
-const secretPage = "<HTML><HEAD><TITLE>Policy</TITLE></HEAD><BODY>This policy is secret.</BODY></HTML>"
-
 // policyBody gives a policy's body by its id and digest, or by its id alone
 // where the query names a version. A body that is not secret needs no
 // signature: whoever knows the digest has had the assignment.
@@ -66,7 +62,7 @@ func (p *Point) policyBody(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if policy.Flags&cmg.PolicySecret != 0 {
-		return write(w, r, "text/html", []byte(secretPage))
+		return p.secretBody(w, r, policy)
 	}
 	return write(w, r, "text/xml", policy.Body)
 }
