@@ -1,8 +1,10 @@
 package ccm
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/opencmg/cmg"
 )
@@ -85,6 +87,12 @@ func ReadMPKeyInformation(text string) (k MPKeyInformation, err error) {
 		return k, fmt.Errorf("read MPKEYINFORMATION: %w", err)
 	}
 	return k, nil
+}
+
+func hexElement(name string, der []byte) string {
+	e := el(name)
+	e.text = strings.ToUpper(hex.EncodeToString(der))
+	return e.String()
 }
 
 // A ClientAffinity answers GET /SMS_MP/.sms_aut?GETCLIENTAFFINITY&<device id>

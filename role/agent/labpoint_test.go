@@ -26,6 +26,12 @@ func (l *lab) managementPoint(w http.ResponseWriter, r *http.Request, path strin
 		return l.exchange(w, r, c)
 	case "GET /SMS_MP/.sms_pol":
 		return l.policyBody(w, r, c)
+	case "GET /SMS_MP/.sms_aut":
+		if r.URL.RawQuery != "SITESIGNCERT" {
+			return cmg.ErrNotFound
+		}
+		_, err := w.Write([]byte(ccm.SiteSigningCertificate(l.siteCert)))
+		return err
 	case ccm.Method + " " + messages:
 		return l.message(w, r, c)
 	}
@@ -221,6 +227,12 @@ func (l *lab) assignments(text string) (string, error) {
 		a := ccm.AssignmentOf(p)
 		if lie, ok := l.digests[p.ID]; ok {
 			a.Digest = lie
+		}
+		if err := a.Sign(l.siteKey); err != nil {
+			return "", err
+		}
+		if l.tamper != nil {
+			l.tamper(&a)
 		}
 		reply.Assignments = append(reply.Assignments, a)
 	}

@@ -62,7 +62,10 @@ func (a *Agent) assignments(ctx context.Context) ([]ccm.Assignment, error) {
 		return nil, err
 	}
 	r, err := ccm.ReadAssignmentReply(text)
-	return r.Assignments, err
+	if err != nil {
+		return nil, err
+	}
+	return r.Assignments, a.verifySite(ctx, r.Assignments)
 }
 
 // applyPolicy fetches one policy, obeys it, keeps and reports how that went.

@@ -1,7 +1,6 @@
 package managementpoint
 
 import (
-	"encoding/hex"
 	"net/http"
 	"net/url"
 	"strings"
@@ -46,9 +45,9 @@ func (p *Point) lists(w http.ResponseWriter, r *http.Request) error {
 			SiteCode: site, Certificate: p.live.Load().id.Certificate().Raw, Signing: p.live.Load().signing.Certificate().Raw,
 		}.XML()
 	case "MPCERT", "MPCERTIFICATE":
-		body = inHex("MPCertificate", p.live.Load().id.Certificate().Raw)
+		body = ccm.MPCertificate(p.live.Load().id.Certificate().Raw)
 	case "SITESIGNCERT":
-		body = inHex("SiteSigningCertificate", p.live.Load().signing.Certificate().Raw)
+		body = ccm.SiteSigningCertificate(p.live.Load().signing.Certificate().Raw)
 	case "GETCLIENTAFFINITY":
 		if _, err := cmg.ParseDeviceID(argument); err != nil {
 			return badRequest("the query names no device", err)
@@ -66,8 +65,4 @@ func sslState(r *http.Request) int {
 		return mpHTTP
 	}
 	return mpHTTPS
-}
-
-func inHex(element string, der []byte) string {
-	return "<" + element + ">" + strings.ToUpper(hex.EncodeToString(der)) + "</" + element + ">"
 }

@@ -28,15 +28,20 @@ func (p *Point) assignments(ctx context.Context, m *ccm.Message, text string) (s
 	if err != nil {
 		return "", err
 	}
+	live := p.live.Load()
 	var reply ccm.AssignmentReply
 	for _, a := range policies {
 		if a.Flags&cmg.PolicySecret != 0 && d.Approval != cmg.Approved {
 			continue
 		}
-		reply.Assignments = append(reply.Assignments, ccm.Assignment{
+		assignment := ccm.Assignment{
 			ID: a.ID, PolicyID: a.ID, Version: a.Version, Category: a.Category, Flags: a.Flags, Digest: a.SHA256,
 			Location: "http://<mp>/SMS_MP/.sms_pol?" + ccm.PolicyQuery(a.ID, a.SHA256),
-		})
+		}
+		if err := live.signed.sign(&assignment, live.signing.Signer()); err != nil {
+			return "", err
+		}
+		reply.Assignments = append(reply.Assignments, assignment)
 	}
 	return reply.XML(), nil
 }
