@@ -86,6 +86,8 @@ func (s *Site) DeleteDevice(ctx context.Context, id cmg.DeviceID) error {
 		return errors.Join(
 			tx.exec(qDeleteDeviceReports, string(id)),
 			tx.exec(qDeleteDeviceStates, string(id)),
+			tx.exec(qDeleteFacts, string(id)),
+			tx.exec(qDeleteMember, string(id)),
 			tx.exec(qDeleteDevice, string(id)),
 			tx.audit("device.delete", string(id), "name="+d.Name))
 	})

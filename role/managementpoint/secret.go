@@ -34,6 +34,11 @@ func (p *Point) secretBody(w http.ResponseWriter, r *http.Request, policy cmg.Po
 	if d.Approval != cmg.Approved {
 		return cmg.Refuse(http.StatusForbidden, "CMGMP_Device_Not_Approved", "the device has to be approved before it gets secrets", nil)
 	}
+	if yes, err := p.cfg.Site.Applies(r.Context(), policy, d.ID); err != nil {
+		return err
+	} else if !yes {
+		return cmg.Refuse(http.StatusNotFound, "CMGMP_Policy_Unknown", "no policy in force for this device has this id: ask for the assignments again", nil)
+	}
 	certificate := d.Encryption
 	if len(certificate) == 0 {
 		certificate = d.Certificate
