@@ -181,6 +181,7 @@ func ManagementPointRoutes(id RoleID) []Route {
 	var rs []Route
 	for _, e := range []Route{
 		{Prefix: "/SMS_MP", Methods: []string{"GET", "HEAD"}, Name: "SMS_MP"},
+		{Prefix: "/SMS_MP_TokenAuth", Methods: []string{"GET", "HEAD"}, Name: "SMS_MP_TokenAuth"},
 		{Prefix: "/ccm_system", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system"},
 		{Prefix: "/ccm_system_tokenauth", Methods: []string{"CCM_POST", "GET", "HEAD"}, MaxBody: 8 << 20, Name: "ccm_system_tokenauth", Class: ClassRegistration},
 		{Prefix: "/CCM_STS", Methods: []string{"GET", "POST"}, MaxBody: 64 << 10, Name: "CCM_STS", Class: ClassRegistration},

@@ -60,6 +60,8 @@ type Assignment struct {
 	Flags    uint32
 	Digest   cmg.Digest // of the policy's body
 	Location string     // URL with "<mp>" for the management point
+
+	Signature string // of the site, see Sign; empty: none
 }
 
 // AssignmentOf gives the assignment of a policy; both have the same id.
@@ -117,13 +119,21 @@ type AssignmentReply struct {
 func (r AssignmentReply) XML() string {
 	root := el("ReplyAssignments", "SchemaVersion", "1.00", "ReplyType", "Full")
 	for _, a := range r.Assignments {
-		location := el("PolicyLocation", "PolicyHash", "SHA256:"+a.Digest.String(), "PolicyHashEx", "SHA256:"+a.Digest.String())
-		location.text, location.cdata = a.Location, true
-		root.add(el("PolicyAssignment", "PolicyAssignmentID", a.ID).add(
-			el("Policy", "PolicyID", a.PolicyID, "PolicyVersion", a.Version, "PolicyType", "Machine",
-				"PolicyCategory", a.Category, "PolicyFlags", strconv.FormatUint(uint64(a.Flags), 10)).add(location)))
+		e := a.element()
+		if a.Signature != "" {
+			e.attrs = append(e.attrs, attr{"BodySignature", a.Signature}, attr{"HashAlgOID", HashAlgorithm})
+		}
+		root.add(e)
 	}
 	return root.addText("ServerCookie", r.ServerCookie).String()
+}
+
+func (a Assignment) element() *element {
+	location := el("PolicyLocation", "PolicyHash", "SHA256:"+a.Digest.String(), "PolicyHashEx", "SHA256:"+a.Digest.String())
+	location.text, location.cdata = a.Location, true
+	return el("PolicyAssignment", "PolicyAssignmentID", a.ID).add(
+		el("Policy", "PolicyID", a.PolicyID, "PolicyVersion", a.Version, "PolicyType", "Machine",
+			"PolicyCategory", a.Category, "PolicyFlags", strconv.FormatUint(uint64(a.Flags), 10)).add(location))
 }
 
 // ReadAssignmentReply reads what XML writes.
@@ -153,7 +163,10 @@ func readAssignment(e *element) (a Assignment, err error) {
 		return a, err
 	}
 	a = Assignment{ID: e.attr("PolicyAssignmentID"), PolicyID: policy.attr("PolicyID"), Version: policy.attr("PolicyVersion"),
-		Category: policy.attr("PolicyCategory"), Location: location.value()}
+		Category: policy.attr("PolicyCategory"), Location: location.value(), Signature: e.attr("BodySignature")}
+	if alg := e.attr("HashAlgOID"); alg != "" && alg != HashAlgorithm {
+		return a, fmt.Errorf("assignment of %.60s: hash algorithm %.60q: %w", a.PolicyID, alg, cmg.ErrInvalid)
+	}
 	if a.PolicyID == "" {
 		return a, fmt.Errorf("an assignment without PolicyID: %w", cmg.ErrInvalid)
 	}

@@ -1,8 +1,10 @@
 package ccm
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/opencmg/cmg"
 )
@@ -86,3 +88,19 @@ func ReadMPKeyInformation(text string) (k MPKeyInformation, err error) {
 	}
 	return k, nil
 }
+
+func hexElement(name string, der []byte) string {
+	e := el(name)
+	e.text = strings.ToUpper(hex.EncodeToString(der))
+	return e.String()
+}
+
+// A ClientAffinity answers GET /SMS_MP/.sms_aut?GETCLIENTAFFINITY&<device id>
+// (PROTOCOL 2.2), as UTF-8: readers look for an element User. The name of the
+// root is ours.
+type ClientAffinity struct {
+	User string // who mostly uses the device; empty where that is not known
+}
+
+// XML writes the affinity.
+func (a ClientAffinity) XML() string { return el("ClientAffinity").addText("User", a.User).String() }

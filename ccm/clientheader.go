@@ -98,3 +98,19 @@ func (m *Message) VerifyHookTime(pub *rsa.PublicKey, now time.Time, allowance ti
 	}
 	return err
 }
+
+// SignClientHeader sets the CCMClient… headers that ReadClientHeader reads. A
+// token service takes them for nothing: whoever sees them on their way cannot
+// open a session by them, as by a ClientToken.
+func SignClientHeader(h http.Header, key *rsa.PrivateKey, id cmg.DeviceID, at time.Time) error {
+	stamp := at.UTC().Format(TimeLayout)
+	for _, f := range [][3]string{{HeaderClientID, HeaderClientIDSignature, string(id)}, {HeaderTimestamp, HeaderTimestampSignature, stamp}} {
+		sig, err := SignText(key, f[2])
+		if err != nil {
+			return fmt.Errorf("sign client headers: %w", err)
+		}
+		h.Set(f[0], f[2])
+		h.Set(f[1], sig)
+	}
+	return nil
+}

@@ -32,6 +32,7 @@ type form struct {
 	form        bool   // parts named as in a web form, and a Length that means nothing
 	length      int    // Length of such a form
 	attachments bool   // two documents, as a discovery record
+	own         bool   // one more document in a part of its own
 }
 
 var forms = map[string]form{
@@ -48,6 +49,9 @@ var forms = map[string]form{
 	"no id, bare lower-case source":   {compress: true, end: "\x00\x00", source: strings.ToLower(testGUID)},
 	"hooks named otherwise, reversed": {compress: true, end: "\x00\x00\r\n", uncounted: 2, id: testID, source: testSource, hooks: "loose", reversed: true},
 	"web form, fixed length":          {end: "\x00\x00\x00", id: testID, source: testSource, hooks: "none", form: true, length: 728},
+	"discovery, plain, attachments":   {end: "\x00\x00\r\n", uncounted: 2, id: testID, source: testSource, hooks: "none", attachments: true, partHeader: "content-type: text/plain; charset=UTF-16"},
+	"discovery, nothing after it":     {compress: true, end: "\x00\x00", id: testID, source: testSource, attachments: true},
+	"attachment in a part of its own": {compress: true, end: "\x00\x00", lastBreak: true, id: testID, source: testSource, own: true},
 	"discovery with attachments":      {compress: true, end: "\x00\x00\r\n", uncounted: 2, lastBreak: true, id: testID, source: testSource, attachments: true},
 }
 
@@ -78,8 +82,8 @@ func (f form) write(t testing.TB, key *rsa.PrivateKey) (contentType string, raw 
 	}
 	if f.attachments {
 		children = append(children,
-			fmt.Sprintf(`<Attachment Type="ByteRange" Name="%s" Length="%d" Offset="0"/>`, strings.ToLower(testGUID), len(before)-4),
-			fmt.Sprintf(`<Attachment Length="%d" Offset="%d"/>`, len(body)-4, len(before)))
+			fmt.Sprintf(`<Attachment Type="ByteRange" Name="%s" Length="%d" Offset="0"/>`, strings.ToLower(testGUID), len(before)-len(f.end)),
+			fmt.Sprintf(`<Attachment Length="%d" Offset="%d"/>`, len(body)-len(f.end), len(before)))
 	}
 	if f.reversed {
 		for i, j := 0, len(children)-1; i < j; i, j = i+1, j-1 {
@@ -133,7 +137,11 @@ func (f form) frame(header, payload []byte) (string, []byte) {
 	if f.partHeader == "-" {
 		head = ""
 	}
-	raw := line + "\r\n" + headOfHeader + "\r\n" + string(header) + "\r\n" + line + "\r\n" + head + string(payload) + "\r\n" + line + "--"
+	own := ""
+	if f.own {
+		own = line + "\r\ncontent-type: text/plain; charset=UTF-16\r\n\r\n" + string(EncodeUTF16("<Report/>", false)) + "\x00\x00\r\n"
+	}
+	raw := line + "\r\n" + headOfHeader + "\r\n" + string(header) + "\r\n" + line + "\r\n" + head + string(payload) + "\r\n" + own + line + "--"
 	if f.lastBreak {
 		raw += "\r\n"
 	}

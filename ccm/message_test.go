@@ -72,10 +72,42 @@ func TestReadMessageForms(t *testing.T) {
 			} else if err := m.VerifySender(&key.PublicKey); !errors.Is(err, cmg.ErrUnauthenticated) {
 				t.Errorf("an unsigned message was verified: %v", err)
 			}
+			if f.own {
+				if len(m.Attachments) != 1 || string(m.Attachments[0].Data) != string(EncodeUTF16("<Report/>", false)) {
+					t.Errorf("attachments %+v", m.Attachments)
+				}
+			}
 			if f.attachments {
 				checkAttachments(t, m)
 			}
 		})
+	}
+}
+
+// The lengths that were measured on a sender of discovery records (PROTOCOL
+// 3.3): what stands before the body is 1,674 bytes, the body begins there.
+func TestMeasuredDiscovery(t *testing.T) {
+	document := func(bytes int) string {
+		return "<Report>" + strings.Repeat("x", bytes/2-len("<Report></Report>")) + "</Report>"
+	}
+	head, body := document(1670), document(6166)
+	var data []byte
+	for _, d := range []string{head, body} {
+		data = append(append(data, withEnd(d)...), '\r', '\n')
+	}
+	m := new(Message)
+	root, err := parseRoot(`<Msg><Attachment Type="ByteRange" Name="a" Length="1670" Offset="0"/><Attachment Length="6166" Offset="1674"/><Body Type="ByteRange" Length="6168" Offset="1674"/></Msg>`, "Msg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.locate(root, data, false); err != nil || len(data) != 7844 {
+		t.Fatalf("%d bytes: %v", len(data), err)
+	}
+	if text, err := m.Text(); err != nil || text != body {
+		t.Errorf("body of %d bytes, %v", len(text), err)
+	}
+	if text, err := DecodeUTF16(m.Attachments[0].Data); err != nil || text != head {
+		t.Errorf("first document of %d bytes, %v", len(text), err)
 	}
 }
 

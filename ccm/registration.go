@@ -18,6 +18,7 @@ type Registration struct {
 	AgentVersion string
 	Signing      []byte    // certificate, DER, whose key signs this registration and all messages
 	Encryption   []byte    // certificate, DER, for which secrets are encrypted; may be the same
+	Hardware     string    // what names the machine whatever is installed on it; empty: not said
 	Time         time.Time // zero where the sender's time cannot be read
 }
 
@@ -27,16 +28,19 @@ func (r Registration) XML(key *rsa.PrivateKey) (string, error) {
 	if len(encryption) == 0 {
 		encryption = r.Signing
 	}
+	properties := el("DiscoveryProperties").add(
+		el("Property", "Name", "Netbios Name", "Value", r.NetBIOSName),
+		el("Property", "Name", "FQ Name", "Value", r.FQDN),
+		el("Property", "Name", "Locale ID", "Value", "2057"),
+		el("Property", "Name", "InternetFlag", "Value", "1"))
+	if r.Hardware != "" { // the name is ours: no sender of the field is known to say it here
+		properties.add(el("Property", "Name", "Hardware ID", "Value", r.Hardware))
+	}
 	data := el("Data", "HashAlgorithm", HashAlgorithm, "SMSID", string(r.SMSID),
 		"RequestType", "Registration", "TimeStamp", r.Time.UTC().Format(TimeLayout)).add(
 		el("AgentInformation", "AgentIdentity", "CCMSetup.exe", "AgentVersion", r.AgentVersion, "AgentType", "0"),
 		el("Certificates").add(certElement("Encryption", encryption), certElement("Signing", r.Signing)),
-		el("DiscoveryProperties").add(
-			el("Property", "Name", "Netbios Name", "Value", r.NetBIOSName),
-			el("Property", "Name", "FQ Name", "Value", r.FQDN),
-			el("Property", "Name", "Locale ID", "Value", "2057"),
-			el("Property", "Name", "InternetFlag", "Value", "1")),
-	).String()
+		properties).String()
 	sig, err := Sign(key, EncodeUTF16(data, false))
 	if err != nil {
 		return "", fmt.Errorf("write registration: %w", err)
@@ -116,6 +120,8 @@ func (r *Registration) read(data *element) (err error) {
 			r.NetBIOSName, err = short("NetBIOS name", v, 256)
 		case "fq name":
 			r.FQDN, err = short("FQ name", v, 256)
+		case "hardware id":
+			r.Hardware, err = short("hardware id", v, 128)
 		}
 		if err != nil {
 			return err
@@ -128,8 +134,13 @@ func (r *Registration) read(data *element) (err error) {
 	if len(r.Signing) == 0 {
 		return fmt.Errorf("no signing certificate: %w", cmg.ErrInvalid)
 	}
-	r.Encryption, err = hexValue(certs.find("Encryption"))
-	return err
+	if r.Encryption, err = hexValue(certs.find("Encryption")); err != nil || len(r.Encryption) == 0 {
+		return err
+	}
+	if _, err := SigningKey(r.Encryption); err != nil { // the same sort of key
+		return fmt.Errorf("encryption certificate: %w", err)
+	}
+	return nil
 }
 
 // short gives v where it is at most limit bytes without control characters.

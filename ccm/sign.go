@@ -2,6 +2,7 @@ package ccm
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/binary"
@@ -25,8 +26,19 @@ const (
 // Sign signs b and gives the signature as messages carry it: the octets in
 // reverse order, hexadecimal, upper case (PROTOCOL 0).
 func Sign(key *rsa.PrivateKey, b []byte) (string, error) {
+	return signWith(key, b)
+}
+
+// signWith is Sign for a key that is held elsewhere, which has to be RSA.
+func signWith(key crypto.Signer, b []byte) (string, error) {
+	if key == nil {
+		return "", fmt.Errorf("sign %d bytes: no key: %w", len(b), cmg.ErrInvalid)
+	}
+	if _, ok := key.Public().(*rsa.PublicKey); !ok {
+		return "", fmt.Errorf("sign %d bytes: the key is %T, not RSA: %w", len(b), key.Public(), cmg.ErrInvalid)
+	}
 	h := sha256.Sum256(b)
-	sig, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, h[:])
+	sig, err := key.Sign(rand.Reader, h[:], crypto.SHA256)
 	if err != nil {
 		return "", fmt.Errorf("sign %d bytes: %w", len(b), err)
 	}

@@ -15,15 +15,15 @@ import (
 // ErrDeviceBlocked tells that the device was blocked by an administrator.
 var ErrDeviceBlocked = fmt.Errorf("device is blocked: %w", cmg.ErrForbidden)
 
-const deviceColumns = `id, name, fqdn, agent, certificate, approval, proof, registered, last_seen, client_certificate`
+const deviceColumns = `id, name, fqdn, agent, certificate, approval, proof, registered, last_seen, client_certificate, encryption, hardware`
 
 var (
 	qDevice            = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id = ?`)
 	qDevices           = query(`SELECT ` + deviceColumns + ` FROM devices WHERE id > ? ORDER BY id LIMIT ?`)
 	qDeviceByKey       = query(`SELECT ` + deviceColumns + ` FROM devices WHERE key_id = ?`)
 	qDeviceToken       = query(`SELECT registration_token FROM devices WHERE id = ?`)
-	qInsertDevice      = query(`INSERT INTO devices (` + deviceColumns + `, key_id, registration_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
-	qUpdateDevice      = query(`UPDATE devices SET name = ?, fqdn = ?, agent = ?, certificate = ?, key_id = ?, approval = ?, proof = ?, last_seen = ?, client_certificate = ?, registration_token = ? WHERE id = ?`)
+	qInsertDevice      = query(`INSERT INTO devices (` + deviceColumns + `, key_id, registration_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	qUpdateDevice      = query(`UPDATE devices SET name = ?, fqdn = ?, agent = ?, certificate = ?, key_id = ?, approval = ?, proof = ?, last_seen = ?, client_certificate = ?, encryption = ?, hardware = ?, registration_token = ? WHERE id = ?`)
 	qTouchDevice       = query(`UPDATE devices SET last_seen = ? WHERE id = ? AND last_seen < ?`)
 	qSetApproval       = query(`UPDATE devices SET approval = ? WHERE id = ?`)
 	errOtherKey        = fmt.Errorf("the device is registered with another signing key: %w", cmg.ErrConflict)
@@ -37,8 +37,10 @@ var (
 // An empty d.ID becomes that of the device with the same signing key, or a new
 // one: registering again gives the same id, also with a renewed certificate
 // for the key. A set d.ID is kept; then only a certificate proof may replace
-// the signing key, anything else is ErrConflict. Registering again never lowers an approval. A blocked
-// device is ErrDeviceBlocked and stays as it is.
+// the signing key, anything else is ErrConflict: but see [Site.RegisterNewKey].
+// Registering again never lowers an approval. A blocked device is
+// ErrDeviceBlocked and stays as it is. A new device that nothing proves is
+// ErrTooManyWaiting where maxWaiting such wait for an administrator already.
 //
 // token is the id of the registration token that is spent, empty where none
 // is. Its validity and uses are checked here; the errors are those of
@@ -46,13 +48,24 @@ var (
 // token it registered with before does not spend another use, so that a
 // registration whose answer was lost can be repeated.
 func (s *Site) Register(ctx context.Context, d cmg.Device, token string) (cmg.Device, error) {
+	return s.register(ctx, d, token, false)
+}
+
+// RegisterNewKey is Register for the device d.ID whose former key has signed
+// for the new one: it takes the former's place whatever else proves the
+// device.
+func (s *Site) RegisterNewKey(ctx context.Context, d cmg.Device, token string) (cmg.Device, error) {
+	return s.register(ctx, d, token, true)
+}
+
+func (s *Site) register(ctx context.Context, d cmg.Device, token string, newKey bool) (cmg.Device, error) {
 	c, err := x509.ParseCertificate(d.Certificate)
 	if err != nil {
 		return cmg.Device{}, fmt.Errorf("register device: read signing certificate: %w (%w)", err, cmg.ErrInvalid)
 	}
 	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	err = s.update(ctx, func(tx *tx) (err error) {
-		d, err = tx.register(d, hex.EncodeToString(sum[:]), token)
+		d, err = tx.registerDevice(d, hex.EncodeToString(sum[:]), token, newKey)
 		return err
 	})
 	if err != nil {
@@ -62,8 +75,8 @@ func (s *Site) Register(ctx context.Context, d cmg.Device, token string) (cmg.De
 }
 
 // key is the SHA-256 of d's public key.
-func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
-	old, err := t.registered(d, key)
+func (t *tx) registerDevice(d cmg.Device, key, token string, newKey bool) (cmg.Device, error) {
+	old, err := t.registered(d, key, newKey)
 	if err != nil {
 		return d, err
 	}
@@ -76,23 +89,29 @@ func (t *tx) register(d cmg.Device, key, token string) (cmg.Device, error) {
 	}
 	d.LastSeen = fromMicros(micros(t.now))
 	if old == nil {
+		if err := t.roomFor(d); err != nil {
+			return d, err
+		}
 		if d.ID == "" {
 			d.ID = cmg.NewDeviceID()
 		}
 		d.Registered = d.LastSeen
 		err := t.exec(qInsertDevice, string(d.ID), d.Name, d.FQDN, d.Agent, d.Certificate,
-			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), d.Thumbprint, key, spent)
+			string(d.Approval), string(d.Proof), micros(d.Registered), micros(d.LastSeen), d.Thumbprint, bytesOf(d.Encryption), d.Hardware, key, spent)
 		return d, errors.Join(err, t.beginPresence(d.ID), t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 	}
 	d.ID, d.Registered = old.ID, old.Registered
 	if old.Approval == cmg.Approved {
 		d.Approval = cmg.Approved
 	}
+	if d.Proof == cmg.ProofNone { // nothing this time: what proved it before still did
+		d.Proof = old.Proof
+	}
 	if d.Thumbprint == "" { // by token this time: the certificate may still be there
 		d.Thumbprint = old.Thumbprint
 	}
 	err = t.exec(qUpdateDevice, d.Name, d.FQDN, d.Agent, d.Certificate, key,
-		string(d.Approval), string(d.Proof), micros(d.LastSeen), d.Thumbprint, spent, string(d.ID))
+		string(d.Approval), string(d.Proof), micros(d.LastSeen), d.Thumbprint, bytesOf(d.Encryption), d.Hardware, spent, string(d.ID))
 	return d, errors.Join(err, t.audit("device.register", string(d.ID), registrationDetail(d, key, token)))
 }
 
@@ -107,7 +126,7 @@ func registrationDetail(d cmg.Device, key, token string) string {
 }
 
 // registered finds the device that d is, or nil for a new one.
-func (t *tx) registered(d cmg.Device, key string) (*cmg.Device, error) {
+func (t *tx) registered(d cmg.Device, key string, newKey bool) (*cmg.Device, error) {
 	old, err := found(scanDevice(t.row(qDeviceByKey, key).Scan))
 	if err != nil || d.ID == "" || (old != nil && old.ID == d.ID) {
 		return old, err
@@ -116,7 +135,7 @@ func (t *tx) registered(d cmg.Device, key string) (*cmg.Device, error) {
 		return nil, errOtherDevice
 	}
 	old, err = found(scanDevice(t.row(qDevice, string(d.ID)).Scan))
-	if err == nil && old != nil && d.Proof != cmg.ProofCertificate {
+	if err == nil && old != nil && d.Proof != cmg.ProofCertificate && !newKey {
 		return nil, errOtherKey
 	}
 	return old, err
@@ -205,7 +224,7 @@ func (s *Site) SetApproval(ctx context.Context, id cmg.DeviceID, a cmg.Approval)
 
 func scanDevice(scan func(...any) error) (d cmg.Device, err error) {
 	var registered, seen int64
-	err = scan(&d.ID, &d.Name, &d.FQDN, &d.Agent, &d.Certificate, &d.Approval, &d.Proof, &registered, &seen, &d.Thumbprint)
+	err = scan(&d.ID, &d.Name, &d.FQDN, &d.Agent, &d.Certificate, &d.Approval, &d.Proof, &registered, &seen, &d.Thumbprint, &d.Encryption, &d.Hardware)
 	d.Registered, d.LastSeen = fromMicros(registered), fromMicros(seen)
 	return d, err
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/opencmg/cmg"
 )
 
@@ -231,5 +233,44 @@ func TestPublishRoute(t *testing.T) {
 		if err := s.RemoveRoute(ctx, step.prefix, step.may); !errors.Is(err, step.want) {
 			t.Errorf("remove %s %+v: %v, want %v", step.prefix, step.may, err, step.want)
 		}
+	}
+}
+
+// A management point that was published before the path for clients with
+// tokens gets it by the migration, as a new one does.
+func TestTokenPoliciesMigration(t *testing.T) {
+	s, _ := open(t)
+	if _, err := s.AddManagementPoint(t.Context(), "mp1", "https://mp.example:8443"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := migrations.ReadFile("migrations/00040_token_policies.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.PublicationState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, down, ok := strings.Cut(string(b), "-- +goose Down")
+	if !ok {
+		t.Fatal("the migration has no way back")
+	}
+	for _, q := range []string{down, up} {
+		if _, err := s.write.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.PublicationState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want.Routes, got.Routes); diff != "" {
+		t.Errorf("routes (-new +migrated):\n%s", diff)
+	}
+	if diff := cmp.Diff(want.Mappings, got.Mappings); diff != "" {
+		t.Errorf("mappings (-new +migrated):\n%s", diff)
+	}
+	if got.Version != want.Version+1 {
+		t.Errorf("version %d after %d: gateways would not hear of it", got.Version, want.Version)
 	}
 }

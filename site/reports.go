@@ -31,18 +31,10 @@ var (
 // and added is false: senders repeat what they saw no answer to. A state
 // older than the one that is kept changes nothing.
 func (s *Site) AddReport(ctx context.Context, r cmg.Report, states ...cmg.DeploymentState) (added bool, err error) {
-	if r.ID == "" || r.Device == "" {
-		return false, fmt.Errorf("add report: id and device have to be set: %w", cmg.ErrInvalid)
-	}
 	err = s.update(ctx, func(tx *tx) error {
-		if r.Received.IsZero() {
-			r.Received = tx.now
-		}
-		n, err := tx.changed(qInsertReport, r.ID, string(r.Device), r.Kind, micros(r.Received), r.Body)
-		if err != nil || n == 0 {
+		if added, err = tx.addReport(r); err != nil || !added {
 			return err
 		}
-		added = true
 		for _, st := range states {
 			if err := tx.exec(qSetState, st.Policy, string(st.Device), st.State, st.Detail, micros(st.Updated)); err != nil {
 				return err
@@ -51,6 +43,17 @@ func (s *Site) AddReport(ctx context.Context, r cmg.Report, states ...cmg.Deploy
 		return nil
 	})
 	return added && err == nil, err
+}
+
+func (t *tx) addReport(r cmg.Report) (added bool, err error) {
+	if r.ID == "" || r.Device == "" {
+		return false, fmt.Errorf("add report: id and device have to be set: %w", cmg.ErrInvalid)
+	}
+	if r.Received.IsZero() {
+		r.Received = t.now
+	}
+	n, err := t.changed(qInsertReport, r.ID, string(r.Device), r.Kind, micros(r.Received), r.Body)
+	return n > 0, err
 }
 
 // Reports lists reports, newest first, at most limit (0: all), of one device

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,14 @@ const deploymentCategory = "ContentDeployment"
 
 func deployCommand(a *app) *cobra.Command {
 	var o deployOptions
-	c := &cobra.Command{Use: "deploy PACKAGE", Short: "Tell all devices to download a package into a folder", Args: takes("PACKAGE"),
-		Long: `Makes a policy that has every device download the package, prints the policy's
-id, and takes back the package's earlier deployment to the same folder. A folder
+	c := &cobra.Command{Use: "deploy PACKAGE", Short: "Tell devices to download a package into a folder", Args: takes("PACKAGE"),
+		Long: `Makes a policy that has every device, or those of --collection, download the package, prints the policy's
+id, and takes back the package's earlier deployment of the same collection to the same folder. A folder
 that another package is deployed to is left to that one without --replace.`,
 		Example: "  cmg deploy LAB00001 --to tools"}
 	c.Flags().StringVar(&o.folder, "to", "", "folder on the device, relative to the agent's content folder")
 	c.Flags().IntVar(&o.version, "version", 0, "version of the package; 0: the newest")
+	c.Flags().StringVar(&o.collection, "collection", "", "whose devices (default: all devices)")
 	c.Flags().BoolVar(&o.replace, "replace", false, "take the place of another package in the folder")
 	onSite(a, c, func(ctx context.Context, _ siteFolder, db *site.Site, args []string) error {
 		id, err := cmg.ParsePackageID(args[0])
@@ -58,20 +60,22 @@ that another package is deployed to is left to that one without --replace.`,
 }
 
 type deployOptions struct {
-	folder  string
-	version int  // 0: the newest
-	replace bool // also another package
+	folder     string
+	version    int    // 0: the newest
+	replace    bool   // also another package
+	collection string // empty: all devices
 }
 
 // A deployment is a policy in force that has devices hold a package.
 type deployment struct {
-	Policy    string        `json:"policy"`
-	Package   cmg.PackageID `json:"package"`
-	Version   int           `json:"version"`
-	Folder    string        `json:"folder"` // on the device, relative to the agent's content folder
-	Added     time.Time     `json:"added"`
-	Succeeded int           `json:"succeeded"` // devices that said so
-	Failed    int           `json:"failed"`
+	Policy     string        `json:"policy"`
+	Package    cmg.PackageID `json:"package"`
+	Version    int           `json:"version"`
+	Folder     string        `json:"folder"`               // on the device, relative to the agent's content folder
+	Collection string        `json:"collection,omitempty"` // whose devices; empty: all
+	Added      time.Time     `json:"added"`
+	Succeeded  int           `json:"succeeded"` // devices that said so
+	Failed     int           `json:"failed"`
 }
 
 // deploymentsOf gives what a policy deploys, nothing for other policies.
@@ -85,7 +89,7 @@ func deploymentsOf(p cmg.Policy) (all []deployment, err error) {
 	}
 	there, err := body.ContentDeployments()
 	for _, d := range there {
-		all = append(all, deployment{Policy: p.ID, Package: d.PackageID, Version: d.PackageVersion, Folder: d.Folder})
+		all = append(all, deployment{Policy: p.ID, Package: d.PackageID, Version: d.PackageVersion, Folder: d.Folder, Collection: p.Collection})
 	}
 	return all, err
 }
@@ -106,7 +110,7 @@ func deploy(ctx context.Context, db *site.Site, id cmg.PackageID, o deployOption
 	}
 	body := ccm.PolicyBody{ID: "{" + strings.ToUpper(cmg.NewGUID()) + "}", Version: "1.00", Source: "SMS:" + st.Code}
 	body.Instances = append(body.Instances, ccm.ContentDeployment{PackageID: p.ID, PackageVersion: p.Version, Folder: o.folder}.Instance())
-	err = db.SupersedePolicies(ctx, cmg.Policy{ID: body.ID, Version: body.Version, Category: deploymentCategory, Body: body.Encode()},
+	err = db.SupersedePolicies(ctx, cmg.Policy{ID: body.ID, Version: body.Version, Category: deploymentCategory, Collection: o.collection, Body: body.Encode()},
 		func(old cmg.Policy) (bool, error) {
 			there, err := deploymentsOf(old)
 			if err != nil {
@@ -115,6 +119,7 @@ func deploy(ctx context.Context, db *site.Site, id cmg.PackageID, o deployOption
 			for _, d := range there {
 				switch {
 				case !strings.EqualFold(d.Folder, o.folder): // one folder on most devices
+				case !strings.EqualFold(d.Collection, o.collection): // of two for one device the younger wins
 				case d.Package != p.ID && !o.replace:
 					return false, fmt.Errorf("deploy %s to %s: %s version %d is deployed there by policy %s; --replace takes its place: %w",
 						p.ID, o.folder, d.Package, d.Version, d.Policy, cmg.ErrConflict)
@@ -140,9 +145,9 @@ func deployListCommand(a *app) *cobra.Command {
 		if asJSON {
 			return writeJSON(a.stdout, all)
 		}
-		return a.table("POLICY\tPACKAGE\tVERSION\tFOLDER\tDEPLOYED\tSUCCEEDED\tFAILED", func(w *tabwriter.Writer) {
+		return a.table("POLICY\tPACKAGE\tVERSION\tFOLDER\tCOLLECTION\tDEPLOYED\tSUCCEEDED\tFAILED", func(w *tabwriter.Writer) {
 			for _, d := range all {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", d.Policy, d.Package, d.Version, d.Folder, stamp(d.Added), d.Succeeded, d.Failed)
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%d\t%d\n", d.Policy, d.Package, d.Version, d.Folder, cmp.Or(d.Collection, "all devices"), stamp(d.Added), d.Succeeded, d.Failed)
 			}
 		})
 	})
@@ -150,7 +155,7 @@ func deployListCommand(a *app) *cobra.Command {
 
 // deployments lists what is deployed, and how many devices told how it went.
 func deployments(ctx context.Context, db *site.Site) ([]deployment, error) {
-	assigned, err := db.Policies(ctx, "") // every policy is for every device
+	assigned, err := db.Policies(ctx, "")
 	if err != nil {
 		return nil, err
 	}

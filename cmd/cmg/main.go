@@ -99,7 +99,7 @@ See it work on this machine:  cmg lab
 
 `+exitCodesHelp,
 		gatewayCommand(a), connectionPointCommand(a), managementPointCommand(a), agentCommand(a),
-		contentCommand(a), siteCommand(a), tokenCommand(a), trustCommand(a), tenantCommand(a), routeCommand(a), deviceCommand(a), uploadCommand(a), deployCommand(a),
+		contentCommand(a), siteCommand(a), tokenCommand(a), trustCommand(a), tenantCommand(a), routeCommand(a), deviceCommand(a), uploadCommand(a), collectionCommand(a), deployCommand(a),
 		certificateCommand(a), blocksCommand(a), auditCommand(a), explainCommand(a),
 		gatewaysCommand(a), statusCommand(a), reloadCommand(a), labCommand(a), configCommand(a), versionCommand(a))
 	root.Version = cmg.BuildInfo().Version // makes the flag --version

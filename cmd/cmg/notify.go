@@ -63,12 +63,8 @@ type listedDevice struct {
 	LastOnline time.Time `json:"last_online,omitzero"` // never: it was not yet
 }
 
-// listedDevices lists every device.
-func listedDevices(ctx context.Context, db *site.Site, now time.Time) ([]listedDevice, error) {
-	devices, err := allDevices(ctx, db)
-	if err != nil {
-		return nil, err
-	}
+// withPresence says of devices which of them are online.
+func withPresence(ctx context.Context, db *site.Site, devices []cmg.Device, now time.Time) ([]listedDevice, error) {
 	known, err := db.Presences(ctx, "", 0)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 // test finds knobs that look like one and are missing here.
 var pathKeys = []string{
 	"certificate", "key", "roots", // of an identity, a listener, a target
-	"client_certificate", "client_key",
+	"client_certificate", "client_key", "site_certificate",
 	"state_dir", "content_dir", "dir",
 	"key_file", "password_file", "token_keys", "registration_token_file",
 	"map", // or an https:// URL

@@ -61,6 +61,11 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	c = c.preferred()
+	if c.SiteCertificate != "" {
+		if _, err := siteKeyFile(c.SiteCertificate); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
 	a := &Agent{cfg: c}
 	if a.link, err = newLink(c); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)

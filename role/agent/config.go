@@ -25,6 +25,7 @@ type Config struct {
 	StateDir     string `json:"state_dir"`     // where the agent keeps its key, tokens and what it has done
 
 	Roots             string              `json:"roots"`              // PEM file: who vouches for gateways and content stores; empty: the system's roots
+	SiteCertificate   string              `json:"site_certificate"`   // PEM file: the site's signing certificate; empty: the one it shows first
 	ClientCertificate string              `json:"client_certificate"` // PEM file: proof at the gateway; empty: tokens are
 	ClientKey         string              `json:"client_key"`         // PEM file: key of the client certificate
 	Resolve           map[string][]string `json:"resolve"`            // host:port and the host:port to connect to instead, one of them at random; empty: DNS

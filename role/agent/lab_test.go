@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -68,7 +69,11 @@ type lab struct {
 	seen     []string              // what was asked for, in order
 	bearers  []string              // kinds of tokens shown, in order
 	refuse   func(what string) error
-	renews   bool // a session comes with a new device token
+	siteKey  *rsa.PrivateKey // signs assignments
+	siteCert []byte
+	tamper   func(*ccm.Assignment) // after that
+	sealOld  bool                  // secret policies in the older form
+	renews   bool                  // a session comes with a new device token
 }
 
 // A grantKey is one version of a package.
@@ -90,6 +95,9 @@ func newLab(t *testing.T) *lab {
 	l.anchors.AddCert(l.authority.Certificate())
 	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: l.authority.Certificate().Raw})
 	if err := os.WriteFile(l.file("roots.pem"), roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l.siteCert, l.siteKey, err = ccm.NewClientCertificate(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if l.keys, err = auth.NewKeyring(); err != nil {

@@ -28,6 +28,12 @@ func (l *lab) managementPoint(w http.ResponseWriter, r *http.Request, path strin
 		return l.notification(w, r, c)
 	case "GET /SMS_MP/.sms_pol":
 		return l.policyBody(w, r, c)
+	case "GET /SMS_MP/.sms_aut":
+		if r.URL.RawQuery != "SITESIGNCERT" {
+			return cmg.ErrNotFound
+		}
+		_, err := w.Write([]byte(ccm.SiteSigningCertificate(l.siteCert)))
+		return err
 	case ccm.Method + " " + messages:
 		return l.message(w, r, c)
 	}
@@ -94,7 +100,19 @@ func (l *lab) policyBody(w http.ResponseWriter, r *http.Request, c auth.Claims) 
 	defer l.mu.Unlock()
 	for _, p := range l.policies {
 		if p.ID == id {
-			_, err := w.Write(p.Body)
+			body := p.Body
+			if p.Flags&cmg.PolicySecret != 0 {
+				if r.Header.Get("Accept") != ccm.EnvelopeType {
+					return errors.New("a secret policy was asked for in whatever form")
+				}
+				if h, err := ccm.ReadClientHeader(r.Header); err != nil || h == nil || h.Device != c.Device {
+					return errors.New("nobody signed for a secret policy")
+				}
+				if body, err = ccm.Seal(l.devices[c.Device].Signing, body, l.sealOld); err != nil {
+					return err
+				}
+			}
+			_, err := w.Write(body)
 			return err
 		}
 	}
@@ -211,6 +229,12 @@ func (l *lab) assignments(text string) (string, error) {
 		a := ccm.AssignmentOf(p)
 		if lie, ok := l.digests[p.ID]; ok {
 			a.Digest = lie
+		}
+		if err := a.Sign(l.siteKey); err != nil {
+			return "", err
+		}
+		if l.tamper != nil {
+			l.tamper(&a)
 		}
 		reply.Assignments = append(reply.Assignments, a)
 	}

@@ -116,12 +116,19 @@ func (a *Agent) askInSession(ctx context.Context, s ccm.Sending) (text string, e
 }
 
 // get fetches path under the management point's prefix in the session, at
-// most limit bytes.
-func (a *Agent) get(ctx context.Context, path string, limit int64) (b []byte, err error) {
+// most limit bytes; prepare may set headers; nil sets none.
+func (a *Agent) get(ctx context.Context, path string, prepare func(http.Header) error, limit int64) (b []byte, err error) {
 	err = a.inSession(ctx, func(bearer func(context.Context) (string, error)) error {
 		return a.link.do(ctx, call{
 			method: http.MethodGet, url: a.base() + path,
-			header: func(h http.Header) error { return authorize(ctx, h, bearer) },
+			header: func(h http.Header) error {
+				if prepare != nil {
+					if err := prepare(h); err != nil {
+						return err
+					}
+				}
+				return authorize(ctx, h, bearer)
+			},
 			read: func(r *http.Response) (err error) {
 				b, err = readBounded(r.Body, limit)
 				return err

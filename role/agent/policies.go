@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -61,15 +62,14 @@ func (a *Agent) assignments(ctx context.Context) ([]ccm.Assignment, error) {
 		return nil, err
 	}
 	r, err := ccm.ReadAssignmentReply(text)
-	return r.Assignments, err
+	if err != nil {
+		return nil, err
+	}
+	return r.Assignments, a.verifySite(ctx, r.Assignments)
 }
 
 // applyPolicy fetches one policy, obeys it, keeps and reports how that went.
 func (a *Agent) applyPolicy(ctx context.Context, p ccm.Assignment) error {
-	if p.Flags&cmg.PolicySecret != 0 {
-		a.cfg.Log.Debug("policy is encrypted and skipped", "policy", p.PolicyID)
-		return nil
-	}
 	outcome := &obedience{Digest: p.Digest, State: succeeded}
 	deployments, err := a.fetchPolicy(ctx, p)
 	if err == nil {
@@ -94,14 +94,25 @@ func (a *Agent) applyPolicy(ctx context.Context, p ccm.Assignment) error {
 	return err
 }
 
-// fetchPolicy gets a policy's body, compares its digest with the assignment's,
-// and gives what it deploys.
+// fetchPolicy gets a policy's body, decrypts it where it is secret, compares
+// its digest with the assignment's, and gives what it deploys.
 func (a *Agent) fetchPolicy(ctx context.Context, p ccm.Assignment) ([]ccm.ContentDeployment, error) {
 	path, err := policyPath(p.Location)
 	if err != nil {
 		return nil, err
 	}
-	b, err := a.get(ctx, path, maxPolicy)
+	secret := p.Flags&cmg.PolicySecret != 0
+	var prepare func(http.Header) error
+	if secret {
+		prepare = func(h http.Header) error {
+			h.Set("Accept", ccm.EnvelopeType)
+			return ccm.SignClientHeader(h, a.identity.key, a.state.Device, a.cfg.Now())
+		}
+	}
+	b, err := a.get(ctx, path, prepare, maxPolicy)
+	if err == nil && secret {
+		b, err = ccm.Open(b, a.identity.key)
+	}
 	if err != nil {
 		return nil, err
 	}

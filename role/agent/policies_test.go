@@ -128,3 +128,28 @@ func TestVersionsInOneFolder(t *testing.T) {
 		t.Errorf("status %+v", a.report.now)
 	}
 }
+
+// A secret policy is decrypted and obeyed as any other; one in a form that can
+// be changed on its way, or that is another's, is not.
+func TestSecretPolicy(t *testing.T) {
+	l := newLab(t)
+	p := l.addPackage("LAB00001", "secret", tools)
+	for i := range l.policies {
+		l.policies[i].Flags |= cmg.PolicySecret
+	}
+	l.sealOld = true
+	c := l.config(l.file("state"))
+	if _, err := l.pass(c); !errors.Is(err, cmg.ErrInvalid) || !strings.Contains(err.Error(), "open envelope") {
+		t.Fatalf("the older form: %v", err)
+	}
+	checkReports(t, l, p.ID, ccm.StateFailed)
+	l.sealOld = false
+	a, err := l.pass(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkFiles(t, filepath.Join(c.StateDir, "content", "secret"), tools)
+	if s := a.report.now; s.PoliciesApplied != 1 || s.PoliciesFailed != 0 {
+		t.Errorf("status %+v", s)
+	}
+}

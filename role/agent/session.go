@@ -92,7 +92,7 @@ func (a *Agent) register(ctx context.Context, bearer func(context.Context) (stri
 	now := a.cfg.Now()
 	body, err := ccm.Registration{
 		SMSID: a.state.Device, NetBIOSName: a.cfg.Name, FQDN: a.cfg.Name,
-		AgentVersion: "5.00.9128.1000", Signing: a.identity.der, Time: now,
+		AgentVersion: "5.00.9128.1000", Signing: a.identity.der, Hardware: hardware(a.cfg.SiteCode, hardwareFiles...), Time: now,
 	}.XML(a.identity.key)
 	if err != nil {
 		return fmt.Errorf("register: %w", err)

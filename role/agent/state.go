@@ -24,6 +24,7 @@ type state struct {
 	Token      token                 `json:"device_token,omitzero"`
 	Session    token                 `json:"session_token,omitzero"`
 	Proved     time.Time             `json:"proved,omitzero"`    // time in the last client token
+	Site       []byte                `json:"site,omitempty"`     // signing certificate of the site, DER, as it was shown first
 	Policies   map[string]*obedience `json:"policies,omitempty"` // by policy id
 	Serial     int                   `json:"serial"`             // of the last state message
 	Outbox     []outgoing            `json:"outbox,omitempty"`

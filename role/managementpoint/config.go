@@ -15,13 +15,14 @@ import (
 // Config says what a management point needs. Fields with a JSON name come
 // from the config file; main sets the rest.
 type Config struct {
-	Name      string             `json:"name"`       // host name as clients see it; empty: the first DNS name of the identity's certificate
-	Listen    string             `json:"listen"`     // host:port for HTTPS; empty: :443
-	Identity  auth.IdentityFiles `json:"identity"`   // role management-point
-	Signing   auth.IdentityFiles `json:"signing"`    // role site: signs publications
-	TokenKeys string             `json:"token_keys"` // keyring file of the site's tokens
-	Status    string             `json:"status"`     // host:port for /livez, /readyz and /status over HTTP; empty: none
-	AuditHead string             `json:"audit_head"` // file for the signed end of the audit log; empty: audit.head in the site's folder
+	Name       string             `json:"name"`        // host name as clients see it; empty: the first DNS name of the identity's certificate
+	Listen     string             `json:"listen"`      // host:port for HTTPS; empty: :443
+	ListenHTTP string             `json:"listen_http"` // host:port for HTTP without TLS, for clients inside that know nothing else; empty: none
+	Identity   auth.IdentityFiles `json:"identity"`    // role management-point
+	Signing    auth.IdentityFiles `json:"signing"`     // role site: signs publications
+	TokenKeys  string             `json:"token_keys"`  // keyring file of the site's tokens
+	Status     string             `json:"status"`      // host:port for /livez, /readyz and /status over HTTP; empty: none
+	AuditHead  string             `json:"audit_head"`  // file for the signed end of the audit log; empty: audit.head in the site's folder
 
 	Approval         string        `json:"approval"`           // manual or automatic; empty: manual
 	ContentTokenLife time.Duration `json:"content_token_life"` // 0: 24h
@@ -31,8 +32,9 @@ type Config struct {
 	ClockAllowance   time.Duration `json:"clock_allowance"`    // how far a signed time in a message's headers may be from ours; 0: 24h
 	ProofAllowance   time.Duration `json:"proof_allowance"`    // the same of the proof for a session token; 0: 15m
 
-	Uploads      UploadConfig       `json:"uploads"`      // files from devices, by BITS
-	Distribution DistributionConfig `json:"distribution"` // packages, as a distribution point shows them
+	Uploads       UploadConfig       `json:"uploads"`      // files from devices, by BITS
+	Distribution  DistributionConfig `json:"distribution"` // packages, as a distribution point shows them
+	Compatibility Compatibility      `json:"compatibility"`
 
 	NotifyListen   string        `json:"notify_listen"`   // host:port where clients inside are notified over TCP, the field's port is 10123; empty: none
 	NotifyInterval time.Duration `json:"notify_interval"` // how often a waiting client confirms that it is online; 0: 15m

@@ -35,7 +35,7 @@ func (p *Point) exchange(w http.ResponseWriter, r *http.Request) error {
 	if err := mayUse(ctx, useExchange); err != nil {
 		return err
 	}
-	id, value, at, err := p.possession(r)
+	id, value, at, err := p.possession(r, p.live.Load().cfg.ProofAllowance)
 	if err != nil {
 		return err
 	}
@@ -108,9 +108,9 @@ func (p *Point) renewalDue(ctx context.Context, now time.Time) (bool, error) {
 	return err == nil && now.Sub(t.NotBefore) >= t.Expires.Sub(t.NotBefore)/3, err
 }
 
-// possession checks the ClientToken headers against the registered key, and
-// that they are of the caller's device.
-func (p *Point) possession(r *http.Request) (id cmg.DeviceID, value string, at time.Time, err error) {
+// possession checks the ClientToken headers against the registered key, that
+// their time is near enough, and that they are of the caller's device.
+func (p *Point) possession(r *http.Request, allowance time.Duration) (id cmg.DeviceID, value string, at time.Time, err error) {
 	invalid := func(why string, cause error) *cmg.Refusal {
 		return cmg.Refuse(http.StatusUnauthorized, "CMGMP_Proof_Invalid", why, cause)
 	}
@@ -129,9 +129,9 @@ func (p *Point) possession(r *http.Request) (id cmg.DeviceID, value string, at t
 	if err != nil {
 		return "", "", at, err
 	}
-	if _, err = ccm.ReadClientToken(value, sigs[0], key.key, p.cfg.Now(), p.live.Load().cfg.ProofAllowance); err != nil {
+	if _, err = ccm.ReadClientToken(value, sigs[0], key.key, p.cfg.Now(), allowance); err != nil {
 		return "", "", at, invalid("the signed time does not hold: another key, or too far from this clock", err).
-			With("device", string(id), "signed time", stamp(at), "clock here", stamp(p.cfg.Now()), "allowance", p.live.Load().cfg.ProofAllowance.String())
+			With("device", string(id), "signed time", stamp(at), "clock here", stamp(p.cfg.Now()), "allowance", allowance.String())
 	}
 	return id, value, at, nil
 }

@@ -27,23 +27,30 @@ func (p *Point) Handler() http.Handler {
 // An endpoint answers one path.
 type endpoint struct {
 	name    string
-	methods []string
+	methods []string // nil: any
 	serve   func(*Point, http.ResponseWriter, *http.Request) error
 }
 
 var endpoints = map[string]endpoint{
-	"/sms_mp/.sms_aut":              {"sms_aut", []string{http.MethodGet, http.MethodHead}, (*Point).lists},
-	"/sms_mp/.sms_pol":              {"sms_pol", []string{http.MethodGet, http.MethodHead}, (*Point).policyBody},
-	"/ccm_system/request":           {"ccm_system", []string{ccm.Method}, (*Point).message},
-	"/ccm_system_tokenauth/request": {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
-	"/ccm_sts":                      {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
-	"/bgb/handler.ashx":             {notificationName, []string{http.MethodPost}, (*Point).notification},
-	cmg.InsideRevoked:               {"revoked", []string{http.MethodGet}, (*Point).revokedList},
-	cmg.InsideCertificate:           {"certificate", []string{http.MethodPost}, (*Point).certificateStatus},
-	cmg.InsideTenant:                {"tenant", []string{http.MethodPost}, (*Point).tenantKeys},
-	"/cmg/v1/map":                   {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
-	"/cmg/v1/tickets":               {"tickets", []string{http.MethodGet}, (*Point).ticketSecrets},
-	web.RefusalsPath:                {"refusals", []string{http.MethodPost}, (*Point).takeRefusals},
+	"/sms_mp/.sms_aut":                {"sms_aut", []string{http.MethodGet, http.MethodHead}, (*Point).lists},
+	"/sms_mp/.sms_pol":                {"sms_pol", []string{http.MethodGet, http.MethodHead}, (*Point).policyBody},
+	"/ccm_system/request":             {"ccm_system", []string{ccm.Method}, (*Point).message},
+	"/ccm_system_tokenauth/request":   {"ccm_system_tokenauth", []string{ccm.Method}, (*Point).message},
+	"/sms_mp_tokenauth/.sms_pol":      {"sms_pol", []string{http.MethodGet, http.MethodHead}, (*Point).policyBody},
+	"/sms_mp_altauth/.sms_pol":        {"sms_pol", []string{http.MethodGet, http.MethodHead}, (*Point).policyBody},
+	"/ccm_system_altauth/request":     {"ccm_system_altauth", []string{ccm.Method}, (*Point).alternateMessage},
+	"/ccm_system_windowsauth":         {"windowsauth", nil, (*Point).windowsChallenge},
+	"/ccm_system_windowsauth/":        {"windowsauth", nil, (*Point).windowsChallenge},
+	"/ccm_system_windowsauth/request": {"windowsauth", nil, (*Point).windowsChallenge},
+	"/sms_mp_windowsauth/.sms_pol":    {"windowsauth", nil, (*Point).windowsChallenge},
+	"/ccm_sts":                        {"CCM_STS", []string{http.MethodPost}, (*Point).exchange},
+	"/bgb/handler.ashx":               {notificationName, []string{http.MethodPost}, (*Point).notification},
+	cmg.InsideRevoked:                 {"revoked", []string{http.MethodGet}, (*Point).revokedList},
+	cmg.InsideCertificate:             {"certificate", []string{http.MethodPost}, (*Point).certificateStatus},
+	cmg.InsideTenant:                  {"tenant", []string{http.MethodPost}, (*Point).tenantKeys},
+	"/cmg/v1/map":                     {"map", []string{http.MethodGet, http.MethodHead}, (*Point).connectionMap},
+	"/cmg/v1/tickets":                 {"tickets", []string{http.MethodGet}, (*Point).ticketSecrets},
+	web.RefusalsPath:                  {"refusals", []string{http.MethodPost}, (*Point).takeRefusals},
 }
 
 // serve answers a request; it gives it back with what was learned of its
@@ -58,7 +65,7 @@ func (p *Point) serve(w http.ResponseWriter, r *http.Request) (*http.Request, er
 		return r, cmg.Refuse(http.StatusNotFound, "CMGMP_Path_Unknown", "the management point has no such path", nil)
 	}
 	p.count.request(e.name)
-	allowed := false
+	allowed := e.methods == nil
 	for _, m := range e.methods {
 		allowed = allowed || m == r.Method
 	}

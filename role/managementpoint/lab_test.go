@@ -48,6 +48,7 @@ type lab struct {
 	cp        *http.Client // a connection point's
 	gateway   *auth.Identity
 	logged    *syncBuffer
+	plain     net.Listener // without TLS; nil: none
 	end       func()
 }
 
@@ -129,7 +130,7 @@ func (l *lab) start() {
 		notify = must(net.Listen("tcp", l.cfg.NotifyListen))(l.t)
 		l.notify = notify.Addr().String()
 	}
-	go func() { done <- l.point.run(ctx, ln, status, notify) }()
+	go func() { done <- l.point.run(ctx, ln, l.plain, status, notify) }()
 	l.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

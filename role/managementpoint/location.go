@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/opencmg/cmg"
 	"github.com/opencmg/cmg/auth"
@@ -14,14 +15,17 @@ import (
 	"github.com/opencmg/cmg/site"
 )
 
-// location answers requests to the location manager (PROTOCOL 6.4): so far
-// where the content of a package is.
+// location answers requests to the location manager (PROTOCOL 6.4): which site
+// this is, and where the content of a package is.
 func (p *Point) location(ctx context.Context, m *ccm.Message, text string) (string, error) {
-	d, err := p.sender(ctx, m, false)
+	root, err := ccm.Root(text)
 	if err != nil {
 		return "", err
 	}
-	root, err := ccm.Root(text)
+	if root == ccm.RootSiteInformation {
+		return p.siteInformation(ctx, text)
+	}
+	d, err := p.sender(ctx, m, false)
 	if err != nil {
 		return "", err
 	}
@@ -40,6 +44,23 @@ func (p *Point) location(ctx context.Context, m *ccm.Message, text string) (stri
 		return "", contentUnknown(err)
 	}
 	return p.contentLocation(ctx, d.ID, pkg)
+}
+
+// siteInformation tells whoever may read lists which site this is: what
+// MPLIST says too.
+func (p *Point) siteInformation(ctx context.Context, text string) (string, error) {
+	if err := mayUse(ctx, useRead); err != nil {
+		return "", err
+	}
+	asked, err := ccm.ReadSiteInformationRequest(text)
+	if err != nil {
+		return "", err
+	}
+	info := ccm.SiteInformation{}
+	if code := p.live.Load().id.Name().Site; asked == "" || strings.EqualFold(asked, code) {
+		info = ccm.SiteInformation{SiteCode: code, Version: "5.00." + mpVersion + ".1000", Build: mpVersion}
+	}
+	return info.XML(), nil
 }
 
 func contentUnknown(err error) error {

@@ -25,10 +25,13 @@
 //
 // Approval at registration: a certificate approves; a registration token
 // approves, because an administrator handed it out, and so does an Entra token
-// of a tenant that is let in; any other token approves where Config.Approval is automatic. An approval never falls by registering
-// again, and the same signing certificate keeps its id. Approved devices only
-// get content tokens. Secret policies are named to approved devices only and
-// their bodies are not handed out by this release.
+// of a tenant that is let in; any other token approves where Config.Approval
+// is automatic. By the endpoint for clients without a certificate nobody is
+// approved. An approval never falls by registering again, and the same signing
+// certificate keeps its id. A device changes its key with a client certificate,
+// or by a message that its old key has signed. Approved devices only get
+// content tokens. Secret policies are named to approved devices only, and their
+// bodies are encrypted to the device that signs for them or is the caller.
 //
 // Who wants to be notified (/BGB) is named by the proof, or signs the time with
 // the registered key.
@@ -61,6 +64,7 @@
 //	403 CMGMP_Token_Kind                   this kind of token is not for this
 //	403 CMGMP_Uploads_Kept                 as much is kept of this device as may be
 //	404 CMGMP_Content_Unknown              no such version of a package, or file in it
+//	401 CMGMP_Windows_Login_Off            the endpoints for Windows logins take none
 //	404 CMGMP_Endpoint_Unknown             no such message endpoint
 //	404 CMGMP_Path_Unknown                 no such path or verb
 //	404 CMGMP_Policy_Unknown               no such policy in force with that digest
@@ -71,6 +75,7 @@
 //	413 CMGMP_Too_Large                    the message is over a limit
 //	501 CMGMP_Uploads_Off                  no uploads are taken here
 //	503 CMGMP_Too_Many_Waiting             as many devices wait for notification as may
+//	503 CMGMP_Too_Many_Pending             too many devices that nothing proves wait for approval
 //	503 CMGMP_No_Gateway                   no gateway service is known to serve content
 package managementpoint
 
@@ -160,32 +165,40 @@ func (p *Point) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("management point: %w", err)
 	}
-	var status net.Listener
+	var plain, status net.Listener
+	if p.cfg.ListenHTTP != "" {
+		if plain, err = p.cfg.Sockets.Listen(ctx, "management-point-http", p.cfg.ListenHTTP, nil); err != nil {
+			ln.Close()
+			return fmt.Errorf("management point without TLS: %w", err)
+		}
+	}
 	if p.cfg.Status != "" {
 		if status, err = p.cfg.Sockets.Listen(ctx, "status", p.cfg.Status, nil); err != nil {
-			ln.Close()
+			closeAll(ln, plain)
 			return fmt.Errorf("management point status: %w", err)
 		}
 	}
 	notify, err := p.listenNotify(ctx)
 	if err != nil {
-		ln.Close()
-		if status != nil {
-			status.Close()
-		}
+		closeAll(ln, plain, status)
 		return fmt.Errorf("management point notification: %w", err)
 	}
-	return p.run(ctx, ln, status, notify)
+	return p.run(ctx, ln, plain, status, notify)
 }
 
-// run is Run on listeners, which it closes; status and notify may be nil.
-func (p *Point) run(ctx context.Context, ln, status, notify net.Listener) error {
-	if err := p.prepare(ctx); err != nil {
-		for _, l := range []net.Listener{ln, status, notify} {
-			if l != nil {
-				l.Close()
-			}
+func closeAll(all ...net.Listener) {
+	for _, ln := range all {
+		if ln != nil {
+			ln.Close()
 		}
+	}
+}
+
+// run is Run on listeners, which it closes; plain, status and notify may be
+// nil.
+func (p *Point) run(ctx context.Context, ln, plain, status, notify net.Listener) error {
+	if err := p.prepare(ctx); err != nil {
+		closeAll(ln, plain, status, notify)
 		if ctx.Err() != nil {
 			return nil // told to end before it began
 		}
@@ -209,14 +222,16 @@ func (p *Point) run(ctx context.Context, ln, status, notify net.Listener) error 
 			}
 		})
 	}
+	handler := p.Handler()
 	start(func() error {
-		srv := &http.Server{
-			Handler: p.Handler(), TLSConfig: auth.Following(p.tls()), ConnState: p.conns.changed,
-			ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
-			HTTP2: web.Waits(),
-		}
+		srv := p.server(handler)
+		srv.TLSConfig = auth.Following(p.tls())
 		return web.Serve(ctx, srv, ln, grace)
 	})
+	if plain != nil {
+		p.cfg.Log.Warn("listens without TLS: whoever sees the network reads and changes what passes there", slog.String("addr", plain.Addr().String()))
+		start(func() error { return web.Serve(ctx, p.server(handler), plain, grace) })
+	}
 	if status != nil {
 		start(func() error { return web.Serve(ctx, &http.Server{Handler: p.health.Handler()}, status, grace) })
 	}
@@ -231,6 +246,14 @@ func (p *Point) run(ctx context.Context, ln, status, notify net.Listener) error 
 	p.health.Set("up", nil)
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+func (p *Point) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ConnState: p.conns.changed,
+		ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, // a handler that lets its request wait has to move them
+		HTTP2: web.Waits(),
+	}
 }
 
 // tls gives a function for the settings in force, made once for each snapshot.

@@ -28,22 +28,23 @@ func (p *Point) assignments(ctx context.Context, m *ccm.Message, text string) (s
 	if err != nil {
 		return "", err
 	}
+	live := p.live.Load()
 	var reply ccm.AssignmentReply
 	for _, a := range policies {
 		if a.Flags&cmg.PolicySecret != 0 && d.Approval != cmg.Approved {
 			continue
 		}
-		reply.Assignments = append(reply.Assignments, ccm.Assignment{
+		assignment := ccm.Assignment{
 			ID: a.ID, PolicyID: a.ID, Version: a.Version, Category: a.Category, Flags: a.Flags, Digest: a.SHA256,
 			Location: "http://<mp>/SMS_MP/.sms_pol?" + ccm.PolicyQuery(a.ID, a.SHA256),
-		})
+		}
+		if err := live.signed.sign(&assignment, live.signing.Signer()); err != nil {
+			return "", err
+		}
+		reply.Assignments = append(reply.Assignments, assignment)
 	}
 	return reply.XML(), nil
 }
-
-// secretPage is what somebody gets who asks for a secret policy without the
-// right to it: readers of the field tell it by how it begins (PROTOCOL 2.3).
-const secretPage = "<HTML><HEAD><TITLE>Policy</TITLE></HEAD><BODY>This policy is secret.</BODY></HTML>"
 
 // policyBody gives a policy's body by its id and digest, or by its id alone
 // where the query names a version. A body that is not secret needs no
@@ -66,7 +67,7 @@ func (p *Point) policyBody(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if policy.Flags&cmg.PolicySecret != 0 {
-		return write(w, r, "text/html", []byte(secretPage))
+		return p.secretBody(w, r, policy)
 	}
 	return write(w, r, "text/xml", policy.Body)
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // register answers a registration (PROTOCOL 4.1, 4.2). The caller has to be
-// proven. A device whose proof names it keeps that name; any other gets the
+// proven, unless Compatibility.AnonymousRegistration is set. A device whose proof names it keeps that name; any other gets the
 // one its signing key has, or a new one. The id that a sender wishes for
 // counts for nothing.
 func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (string, error) {
 	c, ok := cmg.CallerFrom(ctx)
-	if !ok {
+	if !ok && !p.live.Load().cfg.Compatibility.AnonymousRegistration {
 		return "", errCallerRequired
 	}
 	if err := mayUse(ctx, useRegister); err != nil {
@@ -48,9 +48,15 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 			return "", err
 		}
 	}
-	d, err := p.cfg.Site.Register(ctx, cmg.Device{
-		ID: c.Device, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing,
-		Approval: p.approval(c), Proof: c.Proof, Thumbprint: c.Thumbprint,
+	keep, id := p.cfg.Site.Register, c.Device
+	if signed, err := p.formerKeySigned(ctx, m, r, text); err != nil {
+		return "", err
+	} else if signed {
+		keep, id = p.cfg.Site.RegisterNewKey, m.Source
+	}
+	d, err := keep(ctx, cmg.Device{
+		ID: id, Name: r.NetBIOSName, FQDN: r.FQDN, Agent: r.AgentVersion, Certificate: r.Signing, Encryption: r.Encryption, Hardware: r.Hardware,
+		Approval: p.approval(ctx, c), Proof: c.Proof, Thumbprint: c.Thumbprint,
 	}, token)
 	if err != nil {
 		return "", registrationFault(err)
@@ -59,9 +65,13 @@ func (p *Point) register(ctx context.Context, m *ccm.Message, text string) (stri
 	return p.registered(ctx, d)
 }
 
-// registered writes the reply, with a new device token.
+// registered writes the reply, with a new device token for whoever was proven:
+// a token opens gateways, and nobody gets that by asking.
 func (p *Point) registered(ctx context.Context, d cmg.Device) (string, error) {
 	now := p.cfg.Now()
+	if c, _ := cmg.CallerFrom(ctx); c.Proof == cmg.ProofNone {
+		return ccm.RegistrationReply{SMSID: d.ID, Approval: d.Approval, Time: now}.XML(), nil
+	}
 	token, record, err := p.issueDeviceToken(d.ID, now)
 	if err != nil {
 		return "", err
@@ -105,8 +115,10 @@ func (p *Point) mayRegisterFrom(ctx context.Context, token string) error {
 }
 
 // approval is the rule in the package comment.
-func (p *Point) approval(c cmg.Caller) cmg.Approval {
+func (p *Point) approval(ctx context.Context, c cmg.Caller) cmg.Approval {
 	switch {
+	case isAlternate(ctx):
+		return cmg.Pending
 	case c.Proof == cmg.ProofCertificate, c.Proof == cmg.ProofEntra,
 		c.Proof == cmg.ProofToken && c.TokenKind == string(auth.TokenRegistration),
 		c.Proof == cmg.ProofToken && p.live.Load().cfg.Approval == "automatic":
@@ -135,6 +147,8 @@ func registrationFault(err error) error {
 	switch {
 	case errors.Is(err, site.ErrDeviceBlocked):
 		return errDeviceBlocked
+	case errors.Is(err, site.ErrTooManyWaiting):
+		return cmg.Refuse(http.StatusServiceUnavailable, "CMGMP_Too_Many_Pending", "too many devices that nothing proves wait for an administrator", err)
 	case errors.Is(err, cmg.ErrConflict):
 		return cmg.Refuse(http.StatusConflict, "CMGMP_Device_Conflict", "the id or the signing key belongs to another device", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/opencmg/cmg"
@@ -31,10 +32,39 @@ func (p *Point) takeReport(ctx context.Context, m *ccm.Message, text string) (st
 		sum := sha256.Sum256([]byte(text))
 		report.ID = hex.EncodeToString(sum[:])
 	}
+	if report.Kind == "Discovery" {
+		_, err := p.cfg.Site.AddDiscovery(ctx, report, facts(r.Instances))
+		return "", err
+	}
 	if _, err := p.cfg.Site.AddReport(ctx, report, deployments(d.ID, r.States, now)...); err != nil {
 		return "", err
 	}
 	return "", nil
+}
+
+// facts gives what collections may be asked by: class.property of everything
+// that a discovery record holds, and os, the family of the platform. Of a class
+// with several objects the first counts.
+func facts(instances []ccm.ReportedInstance) map[string]string {
+	all := map[string]string{}
+	for _, i := range instances {
+		for _, v := range i.Properties {
+			name := strings.ToLower(i.Class + "." + v.Name)
+			if _, there := all[name]; !there {
+				all[name] = v.Value
+			}
+		}
+	}
+	platform := strings.ToLower(all["ccm_discoverydata.platformid"])
+	if platform != "" {
+		all["os"] = platform
+	}
+	for family, word := range map[string]string{"windows": "windows", "linux": "linux", "macos": "darwin"} {
+		if strings.Contains(platform, word) {
+			all["os"] = family
+		}
+	}
+	return all
 }
 
 // deployments picks what state messages tell of our own deployments.

@@ -18,10 +18,11 @@ type snapshot struct {
 	id      *auth.Identity
 	signing *auth.Identity
 	keyring *auth.Keyring
+	signed  *signatures // of assignments, by the key of signing
 }
 
 // fixed are the keys that cannot change while the management point runs.
-var fixed = []string{"name", "listen", "status", "audit_head", "uploads", "distribution", "notify_listen"}
+var fixed = []string{"name", "listen", "listen_http", "status", "audit_head", "uploads", "distribution", "notify_listen"}
 
 // build reads the files c names and checks them against one another.
 func build(given Config) (*snapshot, error) {
@@ -29,7 +30,7 @@ func build(given Config) (*snapshot, error) {
 	if err := c.complete(); err != nil {
 		return nil, fmt.Errorf("management point: %w", err)
 	}
-	s := &snapshot{given: given}
+	s := &snapshot{given: given, signed: new(signatures)}
 	var err error
 	if s.id, err = auth.LoadIdentity(c.Identity); err != nil {
 		return nil, fmt.Errorf("management point: %w", err)
