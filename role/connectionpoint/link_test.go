@@ -94,6 +94,16 @@ func (g *outside) connected() int {
 	return len(g.sessions)
 }
 
+// newest is the channel that came last; nil: there is none.
+func (g *outside) newest() *channel.Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n := len(g.sessions); n > 0 {
+		return g.sessions[n-1]
+	}
+	return nil
+}
+
 // up counts the channels that are up.
 func up(r *running) (n int) {
 	for _, l := range r.p.fleet.links() {

@@ -200,7 +200,7 @@ func TestUpgradeEnds(t *testing.T) {
 		if err := within(t, "the server hears of it", hear); err == nil {
 			t.Error("there was something to read")
 		}
-		eventually(t, "a channel is there again", func() bool { return g.connected() == 1 })
+		eventually(t, "another channel is there", func() bool { return g.connected() == 1 && g.newest() != st.Session() })
 	})
 	t.Run("server breaks off", func(t *testing.T) {
 		st := g.ask("/server/x", "websocket, foo")
