@@ -190,24 +190,9 @@ func versionOf(issuer string) string {
 // trusting it. Parameters of the header that would bring a key along, or that
 // have to be understood, are refused; others that are not known are passed over.
 func readForeign(token string) (h header, payload []byte, err error) {
-	for i := range len(token) {
-		switch c := token[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
-		default:
-			return h, nil, fmt.Errorf("byte %d is not of a compact JWS: %w", i, cmg.ErrInvalid)
-		}
-	}
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return h, nil, fmt.Errorf("a compact JWS has three parts: %w", cmg.ErrInvalid)
-	}
-	first, err := base64.RawURLEncoding.Strict().DecodeString(parts[0])
+	o, encoded, err := takeApart(token)
 	if err != nil {
-		return h, nil, fmt.Errorf("header: %w: %w", err, cmg.ErrInvalid)
-	}
-	o, err := readObject(first)
-	if err != nil {
-		return h, nil, fmt.Errorf("header: %w", err)
+		return h, nil, err
 	}
 	var typ string
 	for name, value := range o {
@@ -229,7 +214,7 @@ func readForeign(token string) (h header, payload []byte, err error) {
 	if typ != "" && !strings.EqualFold(typ, "JWT") && !strings.EqualFold(typ, "at+jwt") {
 		return h, nil, fmt.Errorf("header: typ is not JWT: %w", cmg.ErrInvalid)
 	}
-	payload, err = base64.RawURLEncoding.Strict().DecodeString(parts[1])
+	payload, err = base64.RawURLEncoding.Strict().DecodeString(encoded)
 	if err != nil {
 		return h, nil, fmt.Errorf("payload: %w: %w", err, cmg.ErrInvalid)
 	}

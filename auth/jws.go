@@ -27,24 +27,9 @@ type header struct {
 // keys that come with the message (jwk, jku, x5u), for critical extensions
 // nobody understands (crit), or for a message made for another purpose (typ).
 func readHeader(compact, typ string) (header, error) {
-	for i := range len(compact) { // the base64 decoder would pass over line ends
-		switch c := compact[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
-		default:
-			return header{}, fmt.Errorf("byte %d is not of a compact JWS: %w", i, cmg.ErrInvalid)
-		}
-	}
-	first, rest, ok := strings.Cut(compact, ".")
-	if !ok || strings.Count(rest, ".") != 1 {
-		return header{}, fmt.Errorf("a compact JWS has three parts: %w", cmg.ErrInvalid)
-	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(first)
+	o, _, err := takeApart(compact)
 	if err != nil {
-		return header{}, fmt.Errorf("header: %w: %w", err, cmg.ErrInvalid)
-	}
-	o, err := readObject(b)
-	if err != nil {
-		return header{}, fmt.Errorf("header: %w", err)
+		return header{}, err
 	}
 	var h header
 	var gotTyp string
@@ -68,6 +53,31 @@ func readHeader(compact, typ string) (header, error) {
 		return header{}, fmt.Errorf("header: alg, kid or typ is missing, or typ is not %s: %w", typ, cmg.ErrInvalid)
 	}
 	return h, nil
+}
+
+// takeApart gives the protected header of a compact JWS, and its payload as it
+// was encoded, without trusting either.
+func takeApart(compact string) (o map[string]json.RawMessage, payload string, err error) {
+	for i := range len(compact) { // the base64 decoder would pass over line ends
+		switch c := compact[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return nil, "", fmt.Errorf("byte %d is not of a compact JWS: %w", i, cmg.ErrInvalid)
+		}
+	}
+	first, rest, ok := strings.Cut(compact, ".")
+	if !ok || strings.Count(rest, ".") != 1 {
+		return nil, "", fmt.Errorf("a compact JWS has three parts: %w", cmg.ErrInvalid)
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(first)
+	if err != nil {
+		return nil, "", fmt.Errorf("header: %w: %w", err, cmg.ErrInvalid)
+	}
+	if o, err = readObject(b); err != nil {
+		return nil, "", fmt.Errorf("header: %w", err)
+	}
+	payload, _, _ = strings.Cut(rest, ".")
+	return o, payload, nil
 }
 
 // verifyCompact checks the signature with a key whose algorithm is known

@@ -1,11 +1,8 @@
 package auth
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -69,16 +66,7 @@ func (k *Keyring) Replace(file string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write token keyring: %w", err)
-	}
-	defer os.Remove(f.Name()) // after the rename there is none of that name
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write token keyring: %w", err)
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
+	if err := replaceFile(file, b); err != nil {
 		return fmt.Errorf("write token keyring: %w", err)
 	}
 	return nil

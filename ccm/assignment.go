@@ -66,9 +66,13 @@ type Assignment struct {
 
 // AssignmentOf gives the assignment of a policy; both have the same id.
 func AssignmentOf(p cmg.Policy) Assignment {
-	d := p.SHA256()
-	return Assignment{ID: p.ID, PolicyID: p.ID, Version: p.Version, Category: p.Category, Flags: p.Flags,
-		Digest: d, Location: "http://<mp>/SMS_MP/.sms_pol?" + PolicyQuery(p.ID, d)}
+	return NewAssignment(p.ID, p.Version, p.Category, p.Flags, p.SHA256())
+}
+
+// NewAssignment is AssignmentOf where the body is not at hand, but its digest.
+func NewAssignment(id, version, category string, flags uint32, d cmg.Digest) Assignment {
+	return Assignment{ID: id, PolicyID: id, Version: version, Category: category, Flags: flags,
+		Digest: d, Location: "http://<mp>/SMS_MP/.sms_pol?" + PolicyQuery(id, d)}
 }
 
 // PolicyQuery is the query under which /SMS_MP/.sms_pol gives a policy's body.

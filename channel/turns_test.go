@@ -2,6 +2,7 @@ package channel
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -149,7 +150,12 @@ func TestTurnsEnd(t *testing.T) {
 	for i := range 32 {
 		wg.Go(func() {
 			sh := &share{bell: make(chan struct{}, 1)}
-			for w.sendBody(sh, frameData, 0, uint32(i), make([]byte, maxPiece)) == nil {
+			var err error
+			for err == nil {
+				err = w.sendBody(sh, frameData, 0, uint32(i), make([]byte, maxPiece))
+			}
+			if !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("sender %d: %v", i, err)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package content_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,6 +37,9 @@ func TestFetchNoRoom(t *testing.T) {
 func TestFetchDiskFull(t *testing.T) {
 	to := t.TempDir()
 	if err := syscall.Mount("tmpfs", to, "tmpfs", 0, "size=2m"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("mounting needs more rights:", err)
+		}
 		t.Skip("mounting needs more rights:", err)
 	}
 	defer syscall.Unmount(to, 0)

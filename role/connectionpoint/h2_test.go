@@ -160,7 +160,7 @@ func TestChannelLossReachesTheServer(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		st := g.begin("GET", "/site/bgb/wait", 0, nil, true)
-		all.Go(func() { finish(st) })
+		all.Go(func() { failure(t, "a request whose channel is lost", finish(st), channel.CodeLost) })
 	}
 	eventually(t, "they wait", func() bool { return s.waiting.Load() == 20 })
 	g.cut()

@@ -94,16 +94,7 @@ func (b *budget) write() error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(b.file), budgetFileName+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename there is none of that name
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), b.file)
+	return writeWhole(b.file, text)
 }
 
 // retire leaves the file to the process that takes this one's place. What is

@@ -217,13 +217,17 @@ func (c *client) finish() bool {
 	return false
 }
 
-func (c *client) linger() {
-	c.tls.CloseWrite()
-	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.linger))
+func (c *client) linger() { linger(c.tls, &c.in, c.g.limits.linger) }
+
+// linger gives a client a moment to read what was written last, before what
+// it still sends meets a reset. in is where what it sends is read.
+func linger(t *tls.Conn, in io.Reader, d time.Duration) {
+	t.CloseWrite()
+	t.SetReadDeadline(time.Now().Add(d))
 	buf := pieces.Get().(*[]byte)
 	defer pieces.Put(buf)
 	for {
-		if _, err := c.in.Read(*buf); err != nil {
+		if _, err := in.Read(*buf); err != nil {
 			return
 		}
 	}

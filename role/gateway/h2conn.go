@@ -301,25 +301,11 @@ func (c *h2Conn) end(err error) {
 	}
 	c.fail(err)
 	if fault != nil && fault.code != h2NoError {
-		c.linger()
+		linger(c.tls, c.tls, c.g.limits.linger)
 	}
 	c.patience.Stop()
 	c.f.forget(c)
 	c.tls.Close()
-}
-
-// linger gives the client a moment to read why, before what it still sends
-// meets a reset.
-func (c *h2Conn) linger() {
-	c.tls.CloseWrite()
-	c.tls.SetReadDeadline(time.Now().Add(c.g.limits.linger))
-	buf := pieces.Get().(*[]byte)
-	defer pieces.Put(buf)
-	for {
-		if _, err := c.tls.Read(*buf); err != nil {
-			return
-		}
-	}
 }
 
 // fail ends all requests.

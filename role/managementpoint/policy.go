@@ -34,10 +34,7 @@ func (p *Point) assignments(ctx context.Context, m *ccm.Message, text string) (s
 		if a.Flags&cmg.PolicySecret != 0 && d.Approval != cmg.Approved {
 			continue
 		}
-		assignment := ccm.Assignment{
-			ID: a.ID, PolicyID: a.ID, Version: a.Version, Category: a.Category, Flags: a.Flags, Digest: a.SHA256,
-			Location: "http://<mp>/SMS_MP/.sms_pol?" + ccm.PolicyQuery(a.ID, a.SHA256),
-		}
+		assignment := ccm.NewAssignment(a.ID, a.Version, a.Category, a.Flags, a.SHA256)
 		if err := live.signed.sign(&assignment, live.signing.Signer()); err != nil {
 			return "", err
 		}
